@@ -1,0 +1,45 @@
+# `make demo` and `make test` do all of their own set-up; `make check` is what CI runs before the tests.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+CORES ?= all
+STAMP := .venv/.made-from-$(shell cat envs/main.txt envs/dev.txt | cksum | cut -d' ' -f1)
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check setup lock
+.DEFAULT_GOAL := demo
+
+setup: $(STAMP)
+
+$(STAMP): envs/main.txt envs/dev.txt
+	@echo "setting up .venv (about two minutes, 6 GB; once)"
+	@$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11), f"Python 3.11 is needed, this is {sys.version}"'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --requirement envs/main.txt --requirement envs/dev.txt
+	@rm -f .venv/.made-from-*
+	@touch $@
+
+demo: setup
+	@snakemake --cores $(CORES) --quiet rules host --rerun-incomplete
+	@python workflow/scripts/overview.py results/demo
+
+check: setup
+	ruff format --check .
+	ruff check .
+	snakefmt --check Snakefile rules
+	snakemake --lint
+
+test: check
+	pytest -n 2 -m "not workflow"
+	pytest -m workflow
+
+# Pin every dependency, direct or not, in a fresh environment.
+lock:
+	$(PYTHON) -m venv .lock
+	.lock/bin/pip install --quiet --requirement envs/main.in
+	.lock/bin/pip freeze | sed -E 's/^torch==/torch===/; s/^((nvidia|cuda)-.*|triton=.*)/\1 ; sys_platform == "linux"/' > envs/main.txt
+	.lock/bin/pip install --quiet --requirement envs/dev.in
+	.lock/bin/pip freeze | grep -vxFf <(sed -E 's/===/==/; s/ ;.*//' envs/main.txt) > envs/dev.txt
+	rm -rf .lock

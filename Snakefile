@@ -1,0 +1,35 @@
+import sys
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+sys.path.insert(0, f"{workflow.basedir}/workflow")
+
+# A study file replaces the demo: with a plain `configfile:` Snakemake would merge the two.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/demo.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/model.smk"
+include: "rules/sampling.smk"
+include: "rules/preferences.smk"
+include: "rules/training.smk"
+include: "rules/scoring.smk"
+include: "rules/analyses.smk"
+include: "rules/figures.smk"
+include: "rules/planning.smk"
+
+
+onerror:
+    print_failures(log)
+
+
+rule all:
+    default_target: True
+    input:
+        rules.analyses.input,
+        rules.figures.input,
+        rules.extrapolate.output.costs if STUDY.trial else [],

@@ -1,0 +1,33 @@
+rule prepare_dataset:
+    input:
+        source_files,
+    output:
+        train=f"{ROOT}/data/{{dataset}}/train.parquet",
+        val=f"{ROOT}/data/{{dataset}}/val.parquet",
+        test=f"{ROOT}/data/{{dataset}}/test.parquet",
+        rejected=f"{ROOT}/data/{{dataset}}/rejected.parquet",
+        quality=f"{ROOT}/data/{{dataset}}/quality.parquet",
+        pictures=directory(f"{ROOT}/data/{{dataset}}/pictures"),
+    log:
+        f"{ROOT}/logs/prepare_dataset/{{dataset}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/prepare_dataset/{{dataset}}.tsv"
+    threads: 2
+    resources:
+        mem_mb=grows(2000),
+        runtime=grows(60),
+    params:
+        **task("prepare_dataset", cfg=dataset_cfg),
+    shell:
+        "python workflow/scripts/prepare_dataset.py {params.job:q} > {log} 2>&1"
+
+
+rule data:
+    localrule: True
+    input:
+        quality=collect(rules.prepare_dataset.output.quality, dataset=USED),
+        rejected=collect(rules.prepare_dataset.output.rejected, dataset=USED),
+    params:
+        **task("print_data"),
+    shell:
+        "python workflow/scripts/print_data.py {params.job:q}"

@@ -1,0 +1,35 @@
+rule figure_accuracy:
+    input:
+        table=rules.accuracy.output.table,
+    output:
+        figure=f"{ROOT}/figures/accuracy.html",
+    log:
+        f"{ROOT}/logs/figures/accuracy.log",
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(30),
+    params:
+        **task("figure_accuracy"),
+    shell:
+        "python workflow/scripts/figure_accuracy.py {params.job:q} > {log} 2>&1"
+
+
+use rule figure_accuracy as figure_kl with:
+    input:
+        table=rules.kl.output.table,
+    output:
+        figure=f"{ROOT}/figures/kl.html",
+    log:
+        f"{ROOT}/logs/figures/kl.log",
+    params:
+        **task("figure_kl"),
+    shell:
+        "python workflow/scripts/figure_kl.py {params.job:q} > {log} 2>&1"
+
+
+rule figures:
+    localrule: True
+    input:
+        rules.figure_accuracy.output.figure,
+        rules.figure_kl.output.figure,

@@ -1,0 +1,37 @@
+rule build_preferences:
+    input:
+        samples=f"{ROOT}/samples/base/{IN_DOMAIN}/train.parquet",
+        data=f"{ROOT}/data/{IN_DOMAIN}/train.parquet",
+    output:
+        preferences=f"{ROOT}/preferences.parquet",
+        outcomes=f"{ROOT}/preferences/outcomes.parquet",
+        trl=f"{ROOT}/preferences/trl.jsonl",
+        llamafactory=directory(f"{ROOT}/preferences/llamafactory"),
+    log:
+        f"{ROOT}/logs/build_preferences.log",
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(30),
+    params:
+        **task("build_preferences", cfg=PREFERENCES),
+    shell:
+        "python workflow/scripts/build_preferences.py {params.job:q} > {log} 2>&1"
+
+
+rule build_probes:
+    input:
+        samples=[f"{ROOT}/samples/base/{dataset}/{split}.parquet" for dataset, split in PROBED],
+        data=[f"{ROOT}/data/{dataset}/{split}.parquet" for dataset, split in PROBED],
+    output:
+        probes=f"{ROOT}/probes.parquet",
+    log:
+        f"{ROOT}/logs/build_probes.log",
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(30),
+    params:
+        **task("build_probes", cfg={"sizes": plain(STUDY.probes), "in_domain": IN_DOMAIN}),
+    shell:
+        "python workflow/scripts/build_probes.py {params.job:q} > {log} 2>&1"

@@ -1,0 +1,63 @@
+rule sample_base:
+    input:
+        data=f"{ROOT}/data/{{dataset}}/{{split}}.parquet",
+        model=rules.base_model.output.model,
+    output:
+        samples=temp(f"{ROOT}/samples/base/{{dataset}}/{{split}}.{{scatteritem}}.parquet"),
+    log:
+        f"{ROOT}/logs/sample_base/{{dataset}}/{{split}}.{{scatteritem}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/sample_base/{{dataset}}/{{split}}.{{scatteritem}}.tsv"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=grows(32000),
+        runtime=grows(240),
+    params:
+        **task("sample_base", cfg=sample_base_cfg),
+    shell:
+        "python workflow/scripts/sample_base.py {params.job:q} > {log} 2>&1"
+
+
+rule gather_samples:
+    localrule: True
+    input:
+        shards=gather.sample(f"{ROOT}/samples/base/{{{{dataset}}}}/{{{{split}}}}.{{scatteritem}}.parquet"),
+    output:
+        samples=f"{ROOT}/samples/base/{{dataset}}/{{split}}.parquet",
+    log:
+        f"{ROOT}/logs/gather_samples/{{dataset}}/{{split}}.log",
+    params:
+        **task("gather_samples"),
+    shell:
+        "python workflow/scripts/gather_samples.py {params.job:q} > {log} 2>&1"
+
+
+rule sample_policy:
+    input:
+        data=collect(f"{ROOT}/data/{{d[0]}}/{{d[1]}}.parquet", d=SPLITS[1:]),
+        model=rules.base_model.output.model,
+        milestones=f"{ROOT}/runs/{{method}}/seed{{seed}}/milestones",
+        run=f"{ROOT}/runs/{{method}}/seed{{seed}}/run.json",
+    output:
+        samples=f"{ROOT}/samples/{{method}}/seed{{seed}}.parquet",
+    log:
+        f"{ROOT}/logs/sample_policy/{{method}}/seed{{seed}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/sample_policy/{{method}}/seed{{seed}}.tsv"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=grows(32000),
+        runtime=grows(480),
+    params:
+        **task("sample_policy", cfg=SAMPLE_POLICY),
+    shell:
+        "python workflow/scripts/sample_policy.py {params.job:q} > {log} 2>&1"
+
+
+rule samples:
+    localrule: True
+    input:
+        [f"{ROOT}/samples/base/{dataset}/{split}.parquet" for dataset, split in SPLITS],
+        collect(rules.sample_policy.output.samples, zip, **BY_RUN),

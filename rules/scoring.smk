@@ -1,0 +1,42 @@
+rule score_base:
+    input:
+        model=rules.base_model.output.model,
+        probes=rules.build_probes.output.probes,
+        data=[f"{ROOT}/data/{dataset}/{split}.parquet" for dataset, split in PROBED],
+    output:
+        traces=f"{ROOT}/traces/base/seed0/{{scatteritem}}.parquet",
+        responses=f"{ROOT}/responses/base/seed0/{{scatteritem}}.parquet",
+    log:
+        f"{ROOT}/logs/score/base/{{scatteritem}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/score/base/{{scatteritem}}.tsv"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=grows(64000),
+        runtime=grows(720),
+    params:
+        **task("score", cfg=SCORE_BASE),
+    shell:
+        "python workflow/scripts/score.py {params.job:q} > {log} 2>&1"
+
+
+use rule score_base as score with:
+    wildcard_constraints:
+        method=one_of("sft", "dpo", "grpo", "external"),
+    input:
+        model=rules.base_model.output.model,
+        milestones=f"{ROOT}/runs/{{method}}/seed{{seed}}/milestones",
+        run=f"{ROOT}/runs/{{method}}/seed{{seed}}/run.json",
+        probes=rules.build_probes.output.probes,
+        own=rules.sample_policy.output.samples,
+        data=[f"{ROOT}/data/{dataset}/{split}.parquet" for dataset, split in SPLITS],
+    output:
+        traces=f"{ROOT}/traces/{{method}}/seed{{seed}}/{{scatteritem}}.parquet",
+        responses=f"{ROOT}/responses/{{method}}/seed{{seed}}/{{scatteritem}}.parquet",
+    log:
+        f"{ROOT}/logs/score/{{method}}/seed{{seed}}/{{scatteritem}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/score/{{method}}/seed{{seed}}/{{scatteritem}}.tsv"
+    params:
+        **task("score", cfg=SCORE),

@@ -1,0 +1,98 @@
+"""A job's argument reaches `main` by name, and its errors reach the user in one line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from memedynamics import job
+
+LIBRARY = Path(job.__file__).resolve().parents[1]
+SCRIPT = """
+from pathlib import Path
+from memedynamics.config import Sampling
+from memedynamics.errors import InputError
+from memedynamics.job import run
+
+def main(data: Path, table: Path, sampling: Sampling, seed: int, threads: int, work: Path) -> None:
+    if seed == 13:
+        (work / "part").write_text("half")
+        raise InputError(f"{data}: row 4: unlucky")
+    table.write_text(f"{sampling.num_samples} {seed} {threads} {sorted(p.name for p in work.iterdir())}")
+
+run(main)
+"""
+
+
+@pytest.fixture
+def launch(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "in.txt").write_text("one")
+
+    def run(seed="7", digest="d", **cfg):
+        argument = {
+            "rule": "toy",
+            "study": "s",
+            "digest": digest,
+            "code": "c",
+            "input": {"data": str(tmp_path / "in.txt")},
+            "output": {"table": str(tmp_path / "out.txt")},
+            "wildcards": {"seed": seed},
+            "cfg": {"sampling": {"num_samples": 3}, "unused": 1, **cfg},
+            "threads": 2,
+            "gpu": 0,
+            "work": str(tmp_path / "work"),
+        }
+        return subprocess.run(
+            [sys.executable, "script.py", json.dumps(argument)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(LIBRARY)},
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def test_main_gets_what_it_names(launch, tmp_path):
+    assert launch().returncode == 0
+    assert (tmp_path / "out.txt").read_text() == "3 7 2 []"
+    assert not (tmp_path / "work").exists()
+
+
+def test_an_input_error_is_one_line_and_a_status(launch, tmp_path):
+    done = launch(seed="13")
+    assert done.returncode == 1
+    assert done.stderr.strip() == f"error: {tmp_path / 'in.txt'}: row 4: unlucky"
+    assert not (tmp_path / "out.txt").exists()
+
+
+def test_work_is_found_again_by_the_same_job_alone(launch, tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT.replace("if seed == 13", "if not list(work.iterdir())"))
+    launch()
+    assert launch(digest="other").returncode == 1
+    assert launch().returncode == 0
+    assert (tmp_path / "out.txt").read_text() == "3 7 2 ['part']"
+    launch()
+    (tmp_path / "in.txt").write_text("two")
+    assert launch().returncode == 1
+
+
+def test_settings_are_checked_on_arrival(launch):
+    done = launch(sampling={"num_samples": 0})
+    assert done.returncode == 1 and "toy: sampling.num_samples" in done.stderr
+
+
+def test_digest_of_a_folder_is_its_contents(tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "a").write_text("1")
+    first = job.contents(tmp_path / "m")
+    (tmp_path / "m" / "a").write_text("2")
+    assert job.contents(tmp_path / "m") != first
+    (tmp_path / "m" / "base.json").write_text("{}")
+    manifest = job.contents(tmp_path / "m")
+    (tmp_path / "m" / "a").write_text("3")
+    assert job.contents(tmp_path / "m") == manifest

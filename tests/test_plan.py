@@ -1,0 +1,59 @@
+"""Known answers of the plan."""
+
+import pytest
+
+from memedynamics import plan
+from memedynamics.study import load_study
+
+
+def test_steps_and_saves():
+    """1,000 / 4 = 250 batches; 250 / 4 = 62.5, so 63 steps an epoch; 3 epochs: 189; thirds: 63, 126, 189."""
+    found = plan.schedule(1000, batch=4, accumulation=4, epochs=3, warmup=0.1, fractions=(1 / 3, 2 / 3, 1.0))
+    assert found.steps_per_epoch == 63
+    assert found.total_steps == 189
+    assert list(found.saves.values()) == [63, 126, 189]
+    assert found.effective_batch == 16
+    assert found.warmup_steps == 19
+
+
+def test_groups_of_completions():
+    """GRPO, 100 prompts, 8 completions each, 8 rows × 4: 4 prompts a step, 25 steps an epoch."""
+    assert plan.schedule(100, batch=8, accumulation=4, group=8).total_steps == 25
+
+
+@pytest.mark.parametrize(("parameters", "gigabytes"), [(7e9, 112), (70e9, 1120)])
+def test_memory_of_full_fine_tuning(parameters, gigabytes):
+    assert plan.memory(parameters, parameters) == gigabytes * plan.GB
+
+
+def test_memory_of_adapters():
+    """7 B frozen in bfloat16: 14 GB; 40 M trained: 0.64 GB. In nf4 the frozen part is 3.5 GB."""
+    assert plan.memory(7e9, 40e6, "bfloat16") == pytest.approx(14.64 * plan.GB)
+    assert plan.memory(7e9, 40e6, "nf4") == pytest.approx(4.14 * plan.GB)
+
+
+def test_loads_by_hand():
+    study = load_study(
+        {
+            "study": "x",
+            "base_model": {"source": "demo"},
+            "datasets": {"p": {"reader": "pictograms"}, "q": {"reader": "pictograms"}},
+            "in_domain": "p",
+            "out_of_domain": ["q"],
+            "methods": {"sft": {"kind": "sft"}, "mine": {"kind": "external", "path": "x"}},
+            "seeds": [1, 2],
+            "milestones": [0, 0.5, 1],
+            "sampling": {"num_samples": 4},
+            "probes": {"train": 10, "val": 5, "out_of_domain": 5},
+            "own_samples": {"milestones": 3},
+        }
+    )
+    rows = {("p", "train"): 100, ("p", "val"): 20, ("p", "test"): 20, ("q", "test"): 20}
+    found = {load.rule: load for load in plan.loads(study, rows, {"sft": plan.schedule(80, batch=8)})}
+    assert found["sample_base"].units == 160 * 4
+    assert found["train sft"].units == 2 * 10 * 8
+    # One milestone between start and end on 3 memes, the end on 60: 4 samples each; 2 trained runs and 1 external.
+    assert found["sample_policy"].units == 3 * 4 * (3 + 60)
+    # Base once and 3 runs × 2 later milestones on 20 probed prompts, and everybody's own samples.
+    assert found["score"].units == (1 + 3 * 2) * 20 * 4 + 3 * 4 * 63
+    assert found["score"].jobs == 4

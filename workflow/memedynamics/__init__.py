@@ -1,0 +1,1 @@
+"""What did SFT, DPO and GRPO each do to this vision-language model?"""

@@ -1,0 +1,145 @@
+"""What a script's result depends on in the code: a digest over syntax trees, not over bytes.
+
+Comments, formatting, docstrings, timestamps and unrelated modules leave it alone; a change of logic in the script
+or in any library module it imports, directly or not, changes it. Snakemake tracks it as a parameter.
+"""
+
+import ast
+import functools
+import hashlib
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+
+PACKAGE = "memedynamics"
+HARNESS = {"job.py", "lease.py", "config.py", "errors.py"}
+SCHEMAS = "SCHEMAS"
+ACCESS = {"read", "read_all", "scan", "write", "Writer", "Parts", "conform"}
+
+
+def fingerprint(script: Path, library: Path, rewards: Iterable[Path] = (), verbatim: Iterable[Path] = ()) -> str:
+    """Hex digest of `script` and of the modules in folder `library` that it reaches.
+
+    `rewards` are the user's own Python files, counted where the script grades; `verbatim` files count byte by byte.
+    """
+    reached = sorted(_reached(Path(script), Path(library)))
+    grades = any(file.name == "rewards.py" for file in reached)
+    files = [Path(script), *reached, *(map(Path, rewards) if grades else [])]
+    words = set().union(*(_words(file) for file in files if file.name != "tables.py"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\n{_logic(file, frozenset(words & _schemas(file)))}\n".encode())
+    for file in verbatim:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def user_files(dotted: Iterable[str], folder: Path) -> list[Path]:
+    """The files under `folder` that hold the functions at the `dotted` paths (`my_rewards.brevity`)."""
+    modules = {name.rpartition(".")[0] for name in dotted if "." in name}
+    paths = [folder / (module.replace(".", "/") + ".py") for module in sorted(modules)]
+    return [path for path in paths if path.exists()]
+
+
+def _reached(script: Path, library: Path) -> set[Path]:
+    found: set[Path] = set()
+    todo = [script]
+    while todo:
+        fresh = {file for file in _imports(todo.pop(), library) if file.name not in HARNESS} - found
+        found |= fresh
+        todo += fresh
+    return found
+
+
+@functools.cache
+def _tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(), filename=str(file))
+
+
+@functools.cache
+def _words(file: Path) -> set[str]:
+    """Names of the tables that `file` reads or writes: string arguments of the calls in ACCESS."""
+    calls = [node for node in ast.walk(_tree(file)) if isinstance(node, ast.Call) and _callee(node) in ACCESS]
+    return {argument.value for call in calls for argument in call.args if _is_text(argument)}
+
+
+def _callee(call: ast.Call) -> str:
+    return getattr(call.func, "attr", getattr(call.func, "id", ""))
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _entry(statement: ast.stmt) -> str | None:
+    """The schema's name in `SCHEMAS["name"] = …`, else None."""
+    target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+    if isinstance(target, ast.Subscript) and getattr(target.value, "id", None) == SCHEMAS:
+        return target.slice.value if _is_text(target.slice) else None
+    return None
+
+
+def _table(statement: ast.stmt) -> ast.Dict | None:
+    """The dict in `SCHEMAS: … = {…}`, else None."""
+    named = isinstance(statement, ast.AnnAssign) and getattr(statement.target, "id", None) == SCHEMAS
+    return statement.value if named and isinstance(statement.value, ast.Dict) else None
+
+
+@functools.cache
+def _schemas(file: Path) -> frozenset[str]:
+    """Names of the schemas that `file` declares."""
+    body = _tree(file).body
+    keys = [key.value for statement in body if (table := _table(statement)) for key in table.keys if _is_text(key)]
+    return frozenset([*keys, *filter(None, map(_entry, body))])
+
+
+@functools.cache
+def _logic(file: Path, schemas: frozenset[str]) -> str:
+    """The file's code without docstrings, comments and unused schemas, in one canonical spelling."""
+    tree = ast.parse(file.read_text(), filename=str(file))
+    tree.body = [statement for statement in tree.body if (name := _entry(statement)) is None or name in schemas]
+    for statement in tree.body:
+        if table := _table(statement):
+            kept = [(k, v) for k, v in zip(table.keys, table.values, strict=True) if k is None or k.value in schemas]
+            table.keys, table.values = [k for k, _ in kept], [v for _, v in kept]
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_docstring(node, body[0]):
+            node.body = body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def _is_docstring(node: ast.AST, first: ast.stmt) -> bool:
+    documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    return documented and isinstance(first, ast.Expr) and _is_text(first.value)
+
+
+@functools.cache
+def _imports(file: Path, library: Path) -> set[Path]:
+    """The library files that `file` imports anywhere in it, packages' `__init__` included."""
+    names: set[str] = set()
+    for node in ast.walk(_tree(file)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node, file, library)
+            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return {path for name in names for path in _files(name, library)}
+
+
+def _absolute(node: ast.ImportFrom, file: Path, library: Path) -> str:
+    if not node.level:
+        return node.module or ""
+    package = ".".join([PACKAGE, *file.parent.relative_to(library).parts]) if file.is_relative_to(library) else PACKAGE
+    return importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+
+
+def _files(name: str, library: Path) -> list[Path]:
+    head, *rest = name.split(".")
+    if head != PACKAGE:
+        return []
+    files, folder = [library / "__init__.py"], library
+    for part in rest:
+        files += [folder / f"{part}.py", folder / part / "__init__.py"]
+        folder = folder / part
+    return [file for file in files if file.exists()]

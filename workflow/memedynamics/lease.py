@@ -1,0 +1,86 @@
+"""One GPU, one job: a file lock per device, held while a job runs.
+
+`gpu=1` alone does not stop Snakemake from starting every GPU job at once on one device. Each job therefore takes
+a lock on as many devices as it asked for and sees only those. A scheduler that has allocated devices itself
+(Slurm) is left alone. Locks die with their process, so a killed job frees its device.
+"""
+
+import contextlib
+import fcntl
+import getpass
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def devices() -> list[str]:
+    """The device names this process may use; none where there is no GPU.
+
+    `MEMEDYNAMICS_GPUS` (comma-separated) names them outright; else CUDA_VISIBLE_DEVICES; else what the driver lists.
+    """
+    for variable in ("MEMEDYNAMICS_GPUS", "CUDA_VISIBLE_DEVICES"):
+        if variable in os.environ:
+            return [name.strip() for name in os.environ[variable].split(",") if name.strip()]
+    return sorted(p.name.removeprefix("nvidia") for p in Path("/dev").glob("nvidia[0-9]*"))
+
+
+def _folder() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"memedynamics-gpus-{getpass.getuser()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _try(name: str) -> int | None:
+    """A descriptor that holds the lock on device `name`, or None when another job holds it."""
+    descriptor = os.open(_folder() / f"{name.replace('/', '_')}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return descriptor
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+
+
+def _take(count: int, names: list[str]) -> dict[str, int]:
+    """Locks on `count` of `names`, or none at all: holding some while waiting for more could deadlock."""
+    held: dict[str, int] = {}
+    for name in names:
+        if len(held) < count and (descriptor := _try(name)) is not None:
+            held[name] = descriptor
+    if len(held) < count:
+        _release(held)
+        return {}
+    return held
+
+
+def _release(held: dict[str, int]) -> None:
+    for descriptor in held.values():
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def gpus(count: int, poll: float = 2.0) -> Iterator[list[str]]:
+    """Wait for `count` devices of this machine, show only those to CUDA, and free them at the end.
+
+    Does nothing when `count` is 0, when the machine has no GPU, or inside a Slurm allocation.
+    """
+    names = devices()
+    if not count or not names or "SLURM_JOB_ID" in os.environ:
+        yield []
+        return
+    if count > len(names):
+        count = len(names)
+    waited = False
+    while not (held := _take(count, names)):
+        if not waited:
+            print(f"waiting for {count} of GPU {', '.join(names)}", file=sys.stderr, flush=True)
+        waited = True
+        time.sleep(poll)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
+    try:
+        yield list(held)
+    finally:
+        _release(held)

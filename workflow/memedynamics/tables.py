@@ -1,0 +1,314 @@
+"""Every artefact's schema, declared once, and the one way to write and read it.
+
+A table is written under a temporary name and renamed, so a file that exists is whole.
+Parquet metadata carry the provenance of the job that wrote it, each field its description and unit.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from memedynamics.errors import InputError
+
+CATEGORY = pa.dictionary(pa.int32(), pa.string())
+
+# Set once a job by `memedynamics.job.run`; ends up in the metadata of every table the job writes.
+provenance: dict[str, object] = {}
+
+
+def field(name: str, kind: pa.DataType, description: str, unit: str = "", null: bool = False) -> pa.Field:
+    """An Arrow field whose metadata carry `description` and `unit`; `null` says whether it may be empty."""
+    return pa.field(name, kind, nullable=null, metadata={"description": description, "unit": unit})
+
+
+_study = field("study", CATEGORY, "name of the study, so that tables of several studies stack")
+_fraction = field("fraction", pa.float64(), "milestone: fraction of training; 0 is the run's own start", "1")
+_meme = [
+    field("dataset", CATEGORY, "dataset's name in the study"),
+    field("split", CATEGORY, "train, val or test"),
+    field("id", CATEGORY, "the meme's id within its dataset"),
+]
+_sample = field("sample", pa.int16(), "index of the response among those to the same prompt")
+_probe_kind = field("probe_kind", CATEGORY, "which fixed text: base_sample, own_sample, …")
+_tokens = field("token_ids", pa.list_(pa.int32()), "the response's tokens, its end token included")
+_format_ok = field("format_ok", pa.bool_(), "the response keeps the prompt's format strictly")
+_correct = field("correct", pa.bool_(), "the parsed answer equals the label; an invalid answer is wrong")
+_logp = field("logp", pa.float64(), "log π(response | prompt), summed over its tokens", "nat")
+_decision = [
+    field("p_hateful", pa.float64(), "P(Yes) / (P(Yes) + P(No)) at the answer", "1"),
+    field("label_mass", pa.float64(), "P(Yes) + P(No) at the answer", "1"),
+]
+_forced = field("forced", pa.bool_(), "the response had no answer block: a canonical answer header was appended")
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "data": pa.schema(
+        [
+            _study,
+            *_meme,
+            field("image", pa.string(), "path of the picture, relative to the working directory where possible"),
+            field("image_sha256", pa.string(), "SHA-256 of the decoded RGB pixels"),
+            field("width", pa.int32(), "picture width", "px"),
+            field("height", pa.int32(), "picture height", "px"),
+            field("text", pa.string(), "caption"),
+            field("label", pa.int8(), "0 benign, 1 hateful"),
+            field("groups", pa.list_(pa.string()), "groups of people the meme is about; may be empty"),
+        ]
+    ),
+    "rejected": pa.schema(
+        [
+            _study,
+            field("dataset", CATEGORY, "dataset's name in the study"),
+            field("split", pa.string(), "split the row was in"),
+            field("row", pa.int64(), "1-based row in its source file"),
+            field("id", pa.string(), "id where one could be read", null=True),
+            field("source", pa.string(), "file the row came from"),
+            field("reason", pa.string(), "why it was left out"),
+        ]
+    ),
+    "quality": pa.schema(
+        [
+            _study,
+            field("dataset", CATEGORY, "dataset's name in the study"),
+            field("split", pa.string(), "split, two splits joined by '+', or 'all'"),
+            field("statistic", pa.string(), "what was counted"),
+            field("value", pa.float64(), "the count or share"),
+            field("expected", pa.float64(), "published value where one is known", null=True),
+            field("unit", pa.string(), "unit of the value"),
+        ]
+    ),
+    "samples": pa.schema(
+        [
+            _study,
+            _fraction,
+            *_meme,
+            _sample,
+            _tokens,
+            field("text", pa.string(), "the response without its end token"),
+            field("finish_reason", CATEGORY, "stop (end token drawn) or length (cut at max_new_tokens)"),
+            _logp,
+            field("answer", CATEGORY, "yes, no or invalid"),
+            _format_ok,
+            _correct,
+            field("reward", pa.float64(), "weighted sum of the study's rewards", "1"),
+            *_decision,
+            _forced,
+        ]
+    ),
+    "preferences": pa.schema(
+        [
+            _study,
+            field("dataset", CATEGORY, "dataset's name in the study"),
+            field("id", CATEGORY, "the meme's id within its dataset"),
+            field("prompt", pa.string(), "the user message"),
+            field("chosen", pa.string(), "preferred response"),
+            field("rejected", pa.string(), "dispreferred response"),
+            field("chosen_sample", pa.int16(), "its index among the base samples"),
+            field("rejected_sample", pa.int16(), "its index among the base samples"),
+            field("pair_type", CATEGORY, "wrong_answer or bad_format"),
+            field("num_correct", pa.int16(), "correct base samples of this prompt"),
+        ]
+    ),
+    "outcomes": pa.schema(
+        [
+            _study,
+            field("dataset", CATEGORY, "dataset's name in the study"),
+            field("id", CATEGORY, "the meme's id within its dataset"),
+            field("label", pa.int8(), "0 benign, 1 hateful"),
+            field("outcome", CATEGORY, "paired, or why the prompt gave no pair: no_chosen, no_rejected"),
+            field("num_samples", pa.int16(), "base samples of this prompt"),
+            field("num_correct", pa.int16(), "correct base samples of this prompt"),
+            field("num_format_ok", pa.int16(), "well-formed base samples of this prompt"),
+        ]
+    ),
+    "probes": pa.schema([_study, _probe_kind, *_meme, _sample, _tokens, _correct, _format_ok]),
+    "history": pa.schema(
+        [
+            _study,
+            field("step", pa.int64(), "optimiser steps done when the value was logged"),
+            field("metric", CATEGORY, "the trainer's own name"),
+            field("value", pa.float64(), "logged value"),
+        ]
+    ),
+    "rollouts": pa.schema(
+        [
+            _study,
+            field("step", pa.int64(), "optimiser step the rollout was drawn for"),
+            field("id", CATEGORY, "the meme's id within its dataset"),
+            field("sample", pa.int16(), "index within the group of completions to one prompt"),
+            field("text", pa.string(), "completion"),
+            field("rewards", pa.map_(pa.string(), pa.float64()), "each reward by name, unweighted"),
+            field("reward", pa.float64(), "weighted sum of the rewards"),
+            field("advantage", pa.float64(), "reward relative to its group, as the trainer computes it"),
+        ]
+    ),
+    "traces": pa.schema(
+        [
+            _study,
+            _fraction,
+            _probe_kind,
+            *_meme,
+            _sample,
+            field("position", pa.int16(), "0-based position in the response"),
+            field("token_id", pa.int32(), "token at this position"),
+            field("span", CATEGORY, "format, rationale, answer or end"),
+            field("logp", pa.float32(), "log π of the token", "nat"),
+            field("ref_logp", pa.float32(), "log π0 of the token", "nat"),
+            field("kl_forward", pa.float32(), "KL(π0‖π) over the vocabulary", "nat"),
+            field("kl_reverse", pa.float32(), "KL(π‖π0) over the vocabulary", "nat"),
+            field("entropy", pa.float32(), "entropy of π over the vocabulary", "nat"),
+            field("acceptance", pa.float32(), "Σ min(π, π0) over the vocabulary: 1 − total variation", "1"),
+            field("rank", pa.int32(), "0-based rank of the token under π"),
+        ]
+    ),
+    "responses": pa.schema(
+        [
+            _study,
+            _fraction,
+            _probe_kind,
+            *_meme,
+            _sample,
+            _logp,
+            field("ref_logp", pa.float64(), "log π0(response | prompt), summed over its tokens", "nat"),
+            field("kl_forward", pa.float64(), "KL(π0‖π), summed over the response's positions", "nat"),
+            field("kl_reverse", pa.float64(), "KL(π‖π0), summed over the response's positions", "nat"),
+            *_decision,
+            field("ref_p_hateful", pa.float64(), "p_hateful under π0", "1"),
+            _forced,
+            field("ches", pa.float64(), "⟨S+, S−⟩ − ‖S+‖² against the rejected response of the pair", "1", null=True),
+            field("num_tokens", pa.int32(), "tokens of the response, its end token included"),
+        ]
+    ),
+}
+
+
+def analysis_schema(*keys: pa.Field) -> pa.Schema:
+    """The schema of an analysis: the common keys, its own `keys`, and a statistic with interval, n and unit."""
+    return pa.schema(
+        [
+            _study,
+            field("method", CATEGORY, "recipe's name in the study, or base"),
+            field("seed", pa.int32(), "training seed; empty where seeds are aggregated", null=True),
+            _fraction,
+            field("step", pa.int64(), "optimiser steps done at this milestone", null=True),
+            field("reference", CATEGORY, "what the policy is compared with"),
+            field("dataset", CATEGORY, "dataset's name in the study"),
+            field("split", CATEGORY, "train, val or test"),
+            *keys,
+            field("statistic", CATEGORY, "what was computed"),
+            field("value", pa.float64(), "point estimate; empty where undefined", null=True),
+            field("ci_low", pa.float64(), "lower end of the 95 % interval", null=True),
+            field("ci_high", pa.float64(), "upper end of the 95 % interval", null=True),
+            field("n", pa.int64(), "items (not rows) the value rests on"),
+            field("unit", CATEGORY, "unit of the value"),
+        ]
+    )
+
+
+SCHEMAS["accuracy"] = analysis_schema(
+    field("probe_kind", CATEGORY, "whose samples: base_sample or own_sample"),
+    field("versus", CATEGORY, "the other method of a paired comparison", null=True),
+)
+SCHEMAS["kl"] = analysis_schema(
+    field("probe_kind", CATEGORY, "on whose samples: base_sample or own_sample"),
+    field("direction", CATEGORY, "forward KL(π0‖π), reverse KL(π‖π0)"),
+    field("estimator", CATEGORY, "exact (over the vocabulary), k1, k3, decision"),
+    field("span", CATEGORY, "all, format, rationale, answer or end"),
+    field("versus", CATEGORY, "noise floor's other side: other code path, other seed", null=True),
+)
+
+
+def conform(table: pa.Table | pl.DataFrame, name: str) -> pa.Table:
+    """`table` with the columns, order and types of schema `name`; `study` is filled in where it is missing.
+
+    Raises InputError naming the column that is missing, unknown, empty or of another type.
+    """
+    schema = SCHEMAS[name]
+    table = table.to_arrow() if isinstance(table, pl.DataFrame) else table
+    if "study" in schema.names and "study" not in table.column_names:
+        table = table.append_column("study", pa.array([provenance.get("study", "")] * len(table), pa.string()))
+    if missing := set(schema.names) - set(table.column_names):
+        raise InputError(f"table {name}: missing column {', '.join(sorted(missing))}")
+    if unknown := set(table.column_names) - set(schema.names):
+        raise InputError(f"table {name}: unknown column {', '.join(sorted(unknown))}")
+    return pa.table([_cast(table[f.name], f, name) for f in schema], schema=schema)
+
+
+def _cast(column: pa.ChunkedArray, target: pa.Field, name: str) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string())
+    try:
+        column = column.cast(target.type)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"table {name}, column {target.name}: {error}") from error
+    if column.null_count and not target.nullable:
+        raise InputError(f"table {name}, column {target.name}: {column.null_count} empty values")
+    return column
+
+
+def _described(schema: pa.Schema) -> pa.Schema:
+    note = {"memedynamics": json.dumps(provenance, sort_keys=True, default=str)}
+    return schema.with_metadata(note)
+
+
+class Writer:
+    """Writes schema `name` batch by batch, one row group a batch; the file appears under `path` when closed whole."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = Path(path), name
+        self.partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+
+    def __enter__(self) -> "Writer":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.parquet = pq.ParquetWriter(self.partial, _described(SCHEMAS[self.name]), compression="zstd")
+        return self
+
+    def write(self, table: pa.Table | pl.DataFrame) -> None:
+        """Append `table` as one row group."""
+        rows = conform(table, self.name)
+        if len(rows):
+            self.parquet.write_table(rows, row_group_size=len(rows))
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.parquet.close()
+        if kind is None:
+            os.replace(self.partial, self.path)
+        else:
+            self.partial.unlink(missing_ok=True)
+
+
+def write(table: pa.Table | pl.DataFrame, path: Path, name: str) -> None:
+    """Write `table` to `path` as schema `name`, checked and whole or not at all."""
+    with Writer(path, name) as out:
+        out.write(table)
+
+
+def read(path: Path, name: str, columns: list[str] | None = None) -> pl.DataFrame:
+    """The table at `path` as schema `name`, categories as strings.
+
+    Raises InputError naming the file when it is missing, cut short, empty of columns or of another schema.
+    """
+    try:
+        found = pq.read_schema(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such table") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: not a whole Parquet file ({error}); delete it and run again") from error
+    if missing := set(SCHEMAS[name].names) - set(found.names):
+        raise InputError(f"{path}: not a '{name}' table, lacks {', '.join(sorted(missing))}")
+    frame = pl.from_arrow(pq.read_table(path, columns=columns))
+    return frame.with_columns(pl.col(pl.Categorical).cast(pl.String))
+
+
+def read_all(paths: Iterable[Path], name: str, columns: list[str] | None = None) -> pl.DataFrame:
+    """The tables at `paths`, read as schema `name` and stacked."""
+    return pl.concat([read(path, name, columns) for path in paths])
+
+
+def source(path: Path) -> dict[str, object]:
+    """The provenance that the table at `path` carries."""
+    return json.loads((pq.read_schema(path).metadata or {}).get(b"memedynamics", b"{}"))
