@@ -32,4 +32,4 @@ rule all:
     input:
         rules.analyses.input,
         rules.figures.input,
-        rules.extrapolate.output.costs if STUDY.trial else [],
+        rules.extrapolate.output.costs_file if STUDY.trial else [],

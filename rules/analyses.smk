@@ -1,21 +1,23 @@
+# Inputs are unnamed: they are too many for one command line, so scripts are told the folders that hold them.
 rule accuracy:
     input:
-        **ANALYSED,
-        base=[f"{ROOT}/samples/base/{dataset}/{split}.parquet" for dataset, split in SPLITS],
+        ANALYSED,
     output:
         table=f"{ROOT}/analyses/accuracy.parquet",
     log:
         f"{ROOT}/logs/accuracy.log",
     benchmark:
         f"{ROOT}/benchmarks/accuracy.tsv"
+    conda:
+        "../envs/main.yaml"
     threads: 1
     resources:
         mem_mb=grows(8000),
         runtime=grows(60),
     params:
-        **task("accuracy", cfg=ANALYSIS, folder=ROOT),
+        **task("accuracy", cfg={"resamples": STUDY.resamples, "in_domain": IN_DOMAIN}, **FOLDERS),
     shell:
-        "python workflow/scripts/accuracy.py {params.job:q} > {log} 2>&1"
+        "python {params.script} {params.job:q} > {log} 2>&1"
 
 
 use rule accuracy as kl with:
@@ -26,13 +28,11 @@ use rule accuracy as kl with:
     benchmark:
         f"{ROOT}/benchmarks/kl.tsv"
     params:
-        **task("kl", cfg=ANALYSIS, folder=ROOT),
-    shell:
-        "python workflow/scripts/kl.py {params.job:q} > {log} 2>&1"
+        **task("kl", cfg={"resamples": STUDY.resamples}, **FOLDERS),
 
 
 rule analyses:
-    localrule: True
     input:
         rules.accuracy.output.table,
         rules.kl.output.table,
+    localrule: True

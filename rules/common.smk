@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import os
 from functools import cache, partial
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from memedynamics import readers
+from memedynamics import environment, readers
 from memedynamics.errors import InputError
 from memedynamics.failures import print_failures
 from memedynamics.fingerprint import fingerprint, user_files
@@ -17,16 +16,20 @@ from memedynamics.prompts import load_prompt
 from memedynamics.study import TRIAL_ROWS, load_study, plain, warnings_of
 
 try:
+    FULL = load_study({**config, "trial": False})
     STUDY = load_study(config)
     PROMPT = load_prompt(Path(workflow.basedir, "config/prompts", f"{STUDY.prompt}.yaml"))
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
-if workflow.is_main_process:
-    for line in warnings_of(STUDY):
-        logger.warning(line)
+environment.expose(Path(workflow.basedir, "workflow"))
 
 ROOT = f"results/{STUDY.study}"
+CHANGED = environment.changes(Path(ROOT, "environment.json"))
+if workflow.is_main_process:
+    for line in warnings_of(STUDY) + CHANGED:
+        logger.warning(line)
+
 IN_DOMAIN = STUDY.in_domain
 SPLITS = [(IN_DOMAIN, "train"), (IN_DOMAIN, "val"), (IN_DOMAIN, "test")] + [(d, "test") for d in STUDY.out_of_domain]
 QUESTIONS = {name: source.question for name, source in STUDY.datasets.items()}
@@ -34,10 +37,6 @@ FRACTIONS = STUDY.milestones
 RUNS = [(m, s) for m, method in STUDY.methods.items() for s in (STUDY.seeds if method.kind != "external" else [0])]
 RUN_NAMES = [f"{method}/seed{seed}" for method, seed in RUNS]
 BASE = plain(STUDY.base_model)
-
-# Jobs find the library, and the interpreter that runs Snakemake, wherever they start.
-os.environ["PYTHONPATH"] = os.pathsep.join([f"{workflow.basedir}/workflow", os.getcwd()])
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
 scattergather:
@@ -53,33 +52,37 @@ wildcard_constraints:
 
 
 def task(rule, cfg=None, **folders):
-    """Parameters of `rule`: `cfg` and `code` are tracked by Snakemake, `job`, the script's one argument, is not.
+    """Parameters of `rule`: `cfg` and `code` are tracked by Snakemake; `job`, the script's one argument, is not.
 
     `cfg` is a dict or a function of the wildcards. `folders` name, for scripts whose inputs are too many for one
     command line, the folders that hold them.
     """
-    return {"cfg": cfg or {}, "code": code_of(rule), "job": partial(job_argument, rule, cfg or {}, folders)}
+    cfg = cfg or {}
+    script = f"workflow/scripts/{rule}.py"
+    return {"script": script, "cfg": cfg, "code": code_of(script), "job": partial(job_argument, rule, cfg, folders)}
 
 
 @cache
-def code_of(rule):
-    """Fingerprint of the rule's script, the library it reaches and the user's own rewards where it grades."""
-    script = Path(workflow.basedir, "workflow/scripts", f"{rule}.py")
+def code_of(script):
+    """Fingerprint of a script, the library it reaches and the user's own rewards where it grades."""
     own = user_files(STUDY.rewards, Path.cwd())
     pins = [Path(workflow.basedir, "envs/main.txt")] if STUDY.strict_env else []
-    return fingerprint(script, Path(workflow.basedir, "workflow/memedynamics"), rewards=own, verbatim=pins)
+    here = Path(workflow.basedir)
+    return fingerprint(here / script, here / "workflow/memedynamics", rewards=own, verbatim=pins)
 
 
 def job_argument(rule, cfg, folders, wildcards, input, output, threads, resources):
     """The script's JSON argument. Unnamed inputs stay out of it: one command is limited to 128 KiB."""
     cfg = cfg(wildcards) if callable(cfg) else cfg
-    digest = hashlib.sha256(json.dumps([cfg, code_of(rule)], sort_keys=True).encode()).hexdigest()[:16]
-    where = "/".join(f"{v}" for v in dict(wildcards).values()) or "all"
+    code = code_of(f"workflow/scripts/{rule}.py")
+    digest = hashlib.sha256(json.dumps([cfg, code], sort_keys=True).encode()).hexdigest()[:16]
+    where = Path(*dict(wildcards).values()) if dict(wildcards) else "all"
     job = {
         "rule": rule,
+        "root": ROOT,
         "study": STUDY.study,
         "digest": digest,
-        "code": code_of(rule),
+        "code": code,
         "input": {**named(input), **folders},
         "output": named(output),
         "wildcards": dict(wildcards),
@@ -87,6 +90,7 @@ def job_argument(rule, cfg, folders, wildcards, input, output, threads, resource
         "threads": threads,
         "gpu": resources.get("gpu", 0),
         "work": f"{ROOT}/.work/{rule}/{where}",
+        "timing": f"{ROOT}/benchmarks/timing/{rule}/{where}.json",
     }
     return json.dumps(job, ensure_ascii=True)
 
@@ -94,8 +98,6 @@ def job_argument(rule, cfg, folders, wildcards, input, output, threads, resource
 def named(files):
     """The named entries of an input or output list: a path, or a list of paths."""
     return {name: list(value) if isinstance(value, list) else str(value) for name, value in files.items()}
-
-
 
 
 def grows(amount):
@@ -133,6 +135,22 @@ SAMPLE_POLICY = {
 }
 SCORE = {**ASKING, "questions": QUESTIONS, "scoring": plain(STUDY.scoring), "fractions": FRACTIONS}
 SCORE_BASE = {**SCORE, "fractions": [0.0]}
+PLAN = {"study": plain(FULL), "splits": SPLITS}
+# Where analyses find what they reduce; `ANALYSED` are the same files one by one.
+SCORED = ["base/seed0", *RUN_NAMES]
+FOLDERS = {
+    "traces": [f"{ROOT}/traces/{name}" for name in SCORED],
+    "responses": [f"{ROOT}/responses/{name}" for name in SCORED],
+    "samples": [f"{ROOT}/samples/{name}.parquet" for name in RUN_NAMES],
+    "base": [f"{ROOT}/samples/base/{dataset}/{split}.parquet" for dataset, split in SPLITS],
+    "runs": [f"{ROOT}/runs/{name}/run.json" for name in RUN_NAMES],
+    "data": [f"{ROOT}/data/{dataset}/{split}.parquet" for dataset, split in SPLITS],
+}
+SHARDS = [f"{i}-of-{STUDY.scoring.shards}" for i in range(1, STUDY.scoring.shards + 1)]
+ANALYSED = [
+    *[f"{folder}/{shard}.parquet" for folder in FOLDERS["traces"] + FOLDERS["responses"] for shard in SHARDS],
+    *[file for kind in ("samples", "base", "runs", "data") for file in FOLDERS[kind]],
+]
 
 
 def source_files(wildcards):

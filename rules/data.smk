@@ -12,6 +12,8 @@ rule prepare_dataset:
         f"{ROOT}/logs/prepare_dataset/{{dataset}}.log",
     benchmark:
         f"{ROOT}/benchmarks/prepare_dataset/{{dataset}}.tsv"
+    conda:
+        "../envs/main.yaml"
     threads: 2
     resources:
         mem_mb=grows(2000),
@@ -19,15 +21,19 @@ rule prepare_dataset:
     params:
         **task("prepare_dataset", cfg=dataset_cfg),
     shell:
-        "python workflow/scripts/prepare_dataset.py {params.job:q} > {log} 2>&1"
+        "python {params.script} {params.job:q} > {log} 2>&1"
 
 
 rule data:
-    localrule: True
     input:
         quality=collect(rules.prepare_dataset.output.quality, dataset=USED),
         rejected=collect(rules.prepare_dataset.output.rejected, dataset=USED),
+    log:
+        f"{ROOT}/logs/data.log",
+    localrule: True
+    conda:
+        "../envs/main.yaml"
     params:
         **task("print_data"),
     shell:
-        "python workflow/scripts/print_data.py {params.job:q}"
+        "python {params.script} {params.job:q} 2>&1 | tee {log}"

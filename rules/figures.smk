@@ -5,6 +5,8 @@ rule figure_accuracy:
         figure=f"{ROOT}/figures/accuracy.html",
     log:
         f"{ROOT}/logs/figures/accuracy.log",
+    conda:
+        "../envs/main.yaml"
     threads: 1
     resources:
         mem_mb=grows(4000),
@@ -12,7 +14,7 @@ rule figure_accuracy:
     params:
         **task("figure_accuracy"),
     shell:
-        "python workflow/scripts/figure_accuracy.py {params.job:q} > {log} 2>&1"
+        "python {params.script} {params.job:q} > {log} 2>&1"
 
 
 use rule figure_accuracy as figure_kl with:
@@ -24,12 +26,10 @@ use rule figure_accuracy as figure_kl with:
         f"{ROOT}/logs/figures/kl.log",
     params:
         **task("figure_kl"),
-    shell:
-        "python workflow/scripts/figure_kl.py {params.job:q} > {log} 2>&1"
 
 
 rule figures:
-    localrule: True
     input:
         rules.figure_accuracy.output.figure,
         rules.figure_kl.output.figure,
+    localrule: True

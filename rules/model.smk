@@ -1,9 +1,13 @@
 rule prefetch:
+    log:
+        f"{ROOT}/logs/prefetch.log",
     localrule: True
+    conda:
+        "../envs/main.yaml"
     params:
         **task("prefetch", cfg=PREFETCH),
     shell:
-        "python workflow/scripts/prefetch.py {params.job:q}"
+        "HF_HUB_OFFLINE=0 python {params.script} {params.job:q} 2>&1 | tee {log}"
 
 
 rule base_model:
@@ -15,6 +19,8 @@ rule base_model:
         f"{ROOT}/logs/base_model.log",
     benchmark:
         f"{ROOT}/benchmarks/base_model.tsv"
+    conda:
+        "../envs/main.yaml"
     threads: 2
     resources:
         mem_mb=grows(8000),
@@ -22,4 +28,4 @@ rule base_model:
     params:
         **task("base_model", cfg={"source": BASE, "prompt": plain(PROMPT), "question": QUESTIONS[IN_DOMAIN]}),
     shell:
-        "python workflow/scripts/base_model.py {params.job:q} > {log} 2>&1"
+        "python {params.script} {params.job:q} > {log} 2>&1"

@@ -9,6 +9,8 @@ rule build_preferences:
         llamafactory=directory(f"{ROOT}/preferences/llamafactory"),
     log:
         f"{ROOT}/logs/build_preferences.log",
+    conda:
+        "../envs/main.yaml"
     threads: 1
     resources:
         mem_mb=grows(4000),
@@ -16,7 +18,7 @@ rule build_preferences:
     params:
         **task("build_preferences", cfg=PREFERENCES),
     shell:
-        "python workflow/scripts/build_preferences.py {params.job:q} > {log} 2>&1"
+        "python {params.script} {params.job:q} > {log} 2>&1"
 
 
 rule build_probes:
@@ -27,6 +29,8 @@ rule build_probes:
         probes=f"{ROOT}/probes.parquet",
     log:
         f"{ROOT}/logs/build_probes.log",
+    conda:
+        "../envs/main.yaml"
     threads: 1
     resources:
         mem_mb=grows(4000),
@@ -34,4 +38,4 @@ rule build_probes:
     params:
         **task("build_probes", cfg={"sizes": plain(STUDY.probes), "in_domain": IN_DOMAIN}),
     shell:
-        "python workflow/scripts/build_probes.py {params.job:q} > {log} 2>&1"
+        "python {params.script} {params.job:q} > {log} 2>&1"

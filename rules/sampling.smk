@@ -8,6 +8,8 @@ rule sample_base:
         f"{ROOT}/logs/sample_base/{{dataset}}/{{split}}.{{scatteritem}}.log",
     benchmark:
         f"{ROOT}/benchmarks/sample_base/{{dataset}}/{{split}}.{{scatteritem}}.tsv"
+    conda:
+        "../envs/main.yaml"
     threads: 1
     resources:
         gpu=1,
@@ -16,21 +18,23 @@ rule sample_base:
     params:
         **task("sample_base", cfg=sample_base_cfg),
     shell:
-        "python workflow/scripts/sample_base.py {params.job:q} > {log} 2>&1"
+        "python {params.script} {params.job:q} > {log} 2>&1"
 
 
 rule gather_samples:
-    localrule: True
     input:
         shards=gather.sample(f"{ROOT}/samples/base/{{{{dataset}}}}/{{{{split}}}}.{{scatteritem}}.parquet"),
     output:
         samples=f"{ROOT}/samples/base/{{dataset}}/{{split}}.parquet",
     log:
         f"{ROOT}/logs/gather_samples/{{dataset}}/{{split}}.log",
+    localrule: True
+    conda:
+        "../envs/main.yaml"
     params:
         **task("gather_samples"),
     shell:
-        "python workflow/scripts/gather_samples.py {params.job:q} > {log} 2>&1"
+        "python {params.script} {params.job:q} > {log} 2>&1"
 
 
 rule sample_policy:
@@ -45,6 +49,8 @@ rule sample_policy:
         f"{ROOT}/logs/sample_policy/{{method}}/seed{{seed}}.log",
     benchmark:
         f"{ROOT}/benchmarks/sample_policy/{{method}}/seed{{seed}}.tsv"
+    conda:
+        "../envs/main.yaml"
     threads: 1
     resources:
         gpu=1,
@@ -53,11 +59,11 @@ rule sample_policy:
     params:
         **task("sample_policy", cfg=SAMPLE_POLICY),
     shell:
-        "python workflow/scripts/sample_policy.py {params.job:q} > {log} 2>&1"
+        "python {params.script} {params.job:q} > {log} 2>&1"
 
 
 rule samples:
-    localrule: True
     input:
         [f"{ROOT}/samples/base/{dataset}/{split}.parquet" for dataset, split in SPLITS],
         collect(rules.sample_policy.output.samples, zip, **BY_RUN),
+    localrule: True

@@ -10,6 +10,8 @@ rule score_base:
         f"{ROOT}/logs/score/base/{{scatteritem}}.log",
     benchmark:
         f"{ROOT}/benchmarks/score/base/{{scatteritem}}.tsv"
+    conda:
+        "../envs/main.yaml"
     threads: 1
     resources:
         gpu=1,
@@ -18,12 +20,10 @@ rule score_base:
     params:
         **task("score", cfg=SCORE_BASE),
     shell:
-        "python workflow/scripts/score.py {params.job:q} > {log} 2>&1"
+        "python {params.script} {params.job:q} > {log} 2>&1"
 
 
 use rule score_base as score with:
-    wildcard_constraints:
-        method=one_of("sft", "dpo", "grpo", "external"),
     input:
         model=rules.base_model.output.model,
         milestones=f"{ROOT}/runs/{{method}}/seed{{seed}}/milestones",
@@ -38,5 +38,7 @@ use rule score_base as score with:
         f"{ROOT}/logs/score/{{method}}/seed{{seed}}/{{scatteritem}}.log",
     benchmark:
         f"{ROOT}/benchmarks/score/{{method}}/seed{{seed}}/{{scatteritem}}.tsv"
+    wildcard_constraints:
+        method=one_of("sft", "dpo", "grpo", "external"),
     params:
         **task("score", cfg=SCORE),

@@ -10,6 +10,8 @@ rule preflight:
         f"{ROOT}/logs/preflight/{{method}}.log",
     benchmark:
         f"{ROOT}/benchmarks/preflight/{{method}}.tsv"
+    conda:
+        "../envs/main.yaml"
     threads: 1
     resources:
         gpu=1,
@@ -18,12 +20,10 @@ rule preflight:
     params:
         **task("preflight", cfg=preflight_cfg),
     shell:
-        "python workflow/scripts/preflight.py {params.job:q} > {log} 2>&1"
+        "python {params.script} {params.job:q} > {log} 2>&1"
 
 
 rule train_sft:
-    wildcard_constraints:
-        method=one_of("sft"),
     input:
         model=rules.base_model.output.model,
         preferences=rules.build_preferences.output.preferences,
@@ -38,6 +38,10 @@ rule train_sft:
         f"{ROOT}/logs/train/{{method}}/seed{{seed}}.log",
     benchmark:
         f"{ROOT}/benchmarks/train/{{method}}/seed{{seed}}.tsv"
+    wildcard_constraints:
+        method=one_of("sft"),
+    conda:
+        "../envs/main.yaml"
     threads: 1
     resources:
         gpu=1,
@@ -46,7 +50,7 @@ rule train_sft:
     params:
         **task("train_sft", cfg=train_cfg),
     shell:
-        f"{LAUNCH} workflow/scripts/train_sft.py {{params.job:q}} > {{log}} 2>&1"
+        f"{LAUNCH} {{params.script}} {{params.job:q}} > {{log}} 2>&1"
 
 
 use rule train_sft as train_dpo with:
@@ -54,8 +58,6 @@ use rule train_sft as train_dpo with:
         method=one_of("dpo"),
     params:
         **task("train_dpo", cfg=train_cfg),
-    shell:
-        f"{LAUNCH} workflow/scripts/train_dpo.py {{params.job:q}} > {{log}} 2>&1"
 
 
 use rule train_sft as train_grpo with:
@@ -63,19 +65,19 @@ use rule train_sft as train_grpo with:
         method=one_of("grpo"),
     params:
         **task("train_grpo", cfg=train_cfg),
-    shell:
-        f"{LAUNCH} workflow/scripts/train_grpo.py {{params.job:q}} > {{log}} 2>&1"
 
 
 rule import_external:
-    wildcard_constraints:
-        method=one_of("external"),
     input:
         model=rules.base_model.output.model,
     output:
         **rules.train_sft.output,
     log:
         f"{ROOT}/logs/import_external/{{method}}/seed{{seed}}.log",
+    wildcard_constraints:
+        method=one_of("external"),
+    conda:
+        "../envs/main.yaml"
     threads: 1
     resources:
         mem_mb=grows(16000),
@@ -83,10 +85,10 @@ rule import_external:
     params:
         **task("import_external", cfg=method_cfg),
     shell:
-        "python workflow/scripts/import_external.py {params.job:q} > {log} 2>&1"
+        "python {params.script} {params.job:q} > {log} 2>&1"
 
 
 rule training:
-    localrule: True
     input:
         collect(rules.train_sft.output.run, zip, **BY_RUN),
+    localrule: True

@@ -35,6 +35,7 @@ def launch(tmp_path):
     def run(seed="7", digest="d", **cfg):
         argument = {
             "rule": "toy",
+            "root": str(tmp_path / "results"),
             "study": "s",
             "digest": digest,
             "code": "c",

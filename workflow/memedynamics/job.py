@@ -1,6 +1,7 @@
 """How a script becomes a job: one JSON argument in, `main` called by keyword.
 
-    {"rule", "study", "input": {…}, "output": {…}, "wildcards": {…}, "cfg": {…}, "code", "threads", "gpu", "work"}
+    {"rule", "root", "study", "input": {…}, "output": {…}, "wildcards": {…}, "cfg": {…},
+     "code", "digest", "threads", "gpu", "work", "timing"}
 
 `main` takes any of the names inside input, output, wildcards and cfg, and `threads` and `work`, by name and
 annotated: pydantic turns strings into paths and dicts into the config's models.
@@ -13,8 +14,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
-from importlib import metadata
 from pathlib import Path
 
 import tqdm
@@ -26,12 +27,10 @@ from memedynamics.errors import InputError
 
 def run(main: Callable[..., object]) -> None:
     """Call `main` with the job's JSON argument; an InputError ends the process with its one line and status 1."""
+    began = time.time()
     job = json.loads(sys.argv[1])
-    # Nothing at run time may depend on a network or phone home: prefetch alone is let out.
-    if job["rule"] != "prefetch":
-        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
-    os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
     tables.provenance.update(_provenance(job))
+    environment.record(Path(job["root"]) / "environment.json")
     try:
         with lease.gpus(job["gpu"]):
             validate_call(main, config={"arbitrary_types_allowed": True})(**_arguments(main, job))
@@ -41,6 +40,7 @@ def run(main: Callable[..., object]) -> None:
     except InputError as error:
         sys.exit(f"error: {error}")
     shutil.rmtree(job["work"], ignore_errors=True)
+    _report(job, began)
 
 
 def _arguments(main: Callable[..., object], job: dict) -> dict[str, object]:
@@ -92,10 +92,31 @@ def _commit() -> str:
     return found.stdout.strip() or "unknown"
 
 
-def progress(items: Iterable, what: str, total: int | None = None) -> tqdm.tqdm:
+class Bar(tqdm.tqdm):
+    """A progress bar that also sums up, for the whole job, the seconds spent under it."""
+
+    seconds = 0.0
+
+    def close(self) -> None:
+        """Take the bar away and count its time; closing twice counts once."""
+        if not getattr(self, "counted", False):
+            self.counted = True
+            Bar.seconds += time.time() - self.start_t if hasattr(self, "start_t") else 0.0
+        super().close()
+
+
+def progress(items: Iterable, what: str, total: int | None = None) -> Bar:
     """`items` with a progress bar: on the terminal of an interactive run, in the job's log otherwise."""
     try:
         terminal = open("/dev/tty", "w")
-        return tqdm.tqdm(items, desc=what, total=total, file=terminal, leave=False, dynamic_ncols=True)
+        return Bar(items, desc=what, total=total, file=terminal, leave=False, dynamic_ncols=True)
     except OSError:
-        return tqdm.tqdm(items, desc=what, total=total, file=sys.stderr, mininterval=10, ascii=True)
+        return Bar(items, desc=what, total=total, file=sys.stderr, mininterval=10, ascii=True)
+
+
+def _report(job: dict, began: float) -> None:
+    """Beside Snakemake's benchmark: how many of the job's seconds went into items, not into starting up."""
+    if job.get("timing"):
+        file = Path(job["timing"])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"seconds": time.time() - began, "items": Bar.seconds}) + "\n")

@@ -1,0 +1,28 @@
+rule plan:
+    log:
+        f"{ROOT}/logs/plan.log",
+    localrule: True
+    conda:
+        "../envs/main.yaml"
+    params:
+        **task("plan", cfg=PLAN),
+    shell:
+        "python {params.script} {params.job:q} 2>&1 | tee {log}"
+
+
+# A trial's own end: what each rule cost, for `plan` to extrapolate from.
+rule extrapolate:
+    input:
+        ANALYSED,
+        rules.figures.input,
+    output:
+        costs_file=f"{ROOT}/costs.json",
+    log:
+        f"{ROOT}/logs/extrapolate.log",
+    localrule: True
+    conda:
+        "../envs/main.yaml"
+    params:
+        **task("extrapolate", cfg=PLAN, root=ROOT),
+    shell:
+        "python {params.script} {params.job:q} 2>&1 | tee {log}"

@@ -1,0 +1,149 @@
+"""What a model folder holds, read without loading it: files, weight shapes, parameter counts, tokenizer, manifest."""
+
+import hashlib
+import json
+import re
+from math import prod
+from pathlib import Path
+from typing import Literal
+
+from memedynamics.errors import InputError
+
+INDEX = "model.safetensors.index.json"
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+HASHED_BELOW = 1 << 30  # bytes; larger weight files are told apart by name and size
+LAYER = re.compile(r"\.layers\.\d+\..*_proj\.weight$")
+NOT_TEXT = re.compile(r"vision|visual|projector|connector|merger")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise InputError unless `folder` is a whole model: config, safetensors, processor, a tokenizer that fits."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give the folder of a model saved with save_pretrained")
+    for name in ("config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder}: has no {name}; save the whole model and its processor there")
+    if not any((folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")):
+        raise InputError(f"{folder}: has no processor (preprocessor_config.json); save the model's processor there")
+    config = _read(folder / "config.json")
+    _needs_no_code(folder, config)
+    _tokenizer_fits(folder, config, embedding_rows(folder))
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of the model, sorted; raises InputError where they are missing or only pickled."""
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if (folder / INDEX).is_file():
+        files = sorted({folder / name for name in _read(folder / INDEX)["weight_map"].values()})
+        for file in files:
+            if not file.is_file():
+                raise InputError(f"{folder}: {file.name} is missing, but {INDEX} names it; fetch it again")
+        return files
+    if any(next(folder.glob(pattern), None) for pattern in PICKLED):
+        raise InputError(f"{folder}: has pickled weights only, which can run code; save them as safetensors")
+    raise InputError(f"{folder}: has no model.safetensors; save the model there with save_pretrained")
+
+
+def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor by name, from the headers of the weight files."""
+    found: dict[str, tuple[int, ...]] = {}
+    for file in weight_files(folder):
+        found |= {name: tuple(entry["shape"]) for name, entry in _header(file).items() if name != "__metadata__"}
+    return found
+
+
+def count_parameters(folder: Path) -> int:
+    """Parameters of the model; tied ones count once, as they are stored once."""
+    return sum(prod(shape) for shape in shapes(folder).values())
+
+
+def lora_parameters(folder: Path, r: int, layers: Literal["all", "attention"]) -> int:
+    """Parameters of a rank-`r` LoRA on the text decoder's linear layers: r (in + out) for each."""
+    sizes = [sum(shape) for name, shape in shapes(folder).items() if _is_text_linear(name, layers)]
+    return r * sum(sizes)
+
+
+def embedding_rows(folder: Path) -> int:
+    """Rows of the text decoder's token embedding."""
+    rows = [shape[0] for name, shape in shapes(folder).items() if name.endswith("embed_tokens.weight")]
+    if not rows:
+        raise InputError(f"{folder}: the weights hold no token embedding; is this a vision-language model?")
+    return rows[0]
+
+
+def write_manifest(folder: Path, source: str, revision: str | None) -> None:
+    """Write base.json: where the model came from, its class, and a digest of its weights."""
+    config = _read(folder / "config.json")
+    manifest = {
+        "source": source,
+        "revision": revision,
+        "architecture": (config.get("architectures") or [config["model_type"]])[0],
+        "digest": weights_digest(folder),
+    }
+    (folder / "base.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def weights_digest(folder: Path) -> str:
+    """Digest of the weight files' names, sizes and, below 1 GiB each, contents."""
+    digest = hashlib.sha256()
+    for file in weight_files(folder):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        if size < HASHED_BELOW:
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _read(file: Path) -> dict:
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise InputError(f"{file.parent}: {file.name} is not JSON ({error}); fetch it again") from error
+
+
+def _header(file: Path) -> dict[str, dict]:
+    # A safetensors file begins with its header's length (8 bytes, little endian) and the header in JSON.
+    with file.open("rb") as content:
+        try:
+            size, length = file.stat().st_size, int.from_bytes(content.read(8), "little")
+            if length > size:
+                raise ValueError("header longer than the file")
+            header = json.loads(content.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            if 8 + length + max(ends, default=0) > size:
+                raise ValueError("tensors missing at its end")
+            return header
+        except ValueError as error:
+            raise InputError(f"{file}: is no safetensors file or is cut short ({error}); fetch it again") from error
+
+
+def _is_text_linear(name: str, layers: Literal["all", "attention"]) -> bool:
+    inside = LAYER.search(name) and not NOT_TEXT.search(name)
+    return bool(inside) and (layers == "all" or "attn" in name.split(".")[-3])
+
+
+def _needs_no_code(folder: Path, config: dict) -> None:
+    # Imported here: the tables of model types cost seconds, and a plan only counts parameters.
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as known
+
+    kind = config.get("model_type")
+    if kind not in known:
+        own = "its own code, which is never run" if config.get("auto_map") else "no image-text-to-text class"
+        raise InputError(f"{folder}: model type {kind!r} has {own}; use a model that transformers has a class for")
+
+
+def _tokenizer_fits(folder: Path, config: dict, rows: int) -> None:
+    tokenizer = _read(folder / "tokenizer.json")
+    added = {entry["id"]: entry["content"] for entry in tokenizer.get("added_tokens", [])}
+    words = tokenizer["model"]["vocab"]
+    size = 1 + max([*added, *(words.values() if isinstance(words, dict) else [len(words) - 1])])
+    if size > rows:
+        raise InputError(f"{folder}: the tokenizer has {size} tokens, the model only {rows}; use the model's own")
+    image = config.get("image_token_id", config.get("image_token_index"))
+    if image is not None and "image" not in added.get(image, "").lower():
+        raise InputError(
+            f"{folder}: token {image} stands for pictures in config.json but is "
+            f"{added.get(image, 'an ordinary token')!r} in the tokenizer; use the model's own tokenizer"
+        )

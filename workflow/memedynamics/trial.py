@@ -1,0 +1,57 @@
+"""Reading a finished trial: what every rule did and how long its jobs took."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+
+from memedynamics import inventory
+from memedynamics.config import Study, TrainedMethod
+from memedynamics.costs import Cost, measured
+
+
+def measure(root: Path, study: Study, batches: dict[str, int]) -> dict[str, Cost]:
+    """Cost of every rule in the trial under `root`; `batches` are the methods' effective batch sizes."""
+    samples = sorted((root / "samples/base").rglob("*.parquet"))
+    own = [file for file in sorted((root / "samples").rglob("*.parquet")) if file not in samples]
+    trained = [name for name, method in study.methods.items() if isinstance(method, TrainedMethod)]
+    found = {
+        "prepare_dataset": measured(
+            _timings(root, "prepare_dataset"),
+            inventory.rows(*(f for name in ("train", "val", "test") for f in (root / "data").rglob(f"{name}.parquet"))),
+            size=_size(root / "data"),
+        ),
+        "sample_base": measured(_timings(root, "sample_base"), inventory.rows(*samples), *_tokens_and_size(samples)),
+        "preflight": measured(_timings(root, "preflight"), len(trained)),
+        "sample_policy": measured(_timings(root, "sample_policy"), inventory.rows(*own), *_tokens_and_size(own)),
+        "score": _scoring(root),
+    }
+    return found | {f"train {name}": _training(root, name, study, batches[name]) for name in trained}
+
+
+def _timings(root: Path, rule: str, method: str = "") -> list[Path]:
+    return sorted((root / "benchmarks/timing" / rule / method).rglob("*.json"))
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _tokens_and_size(samples: list[Path]) -> tuple[int, int]:
+    tokens = pl.scan_parquet(samples).select(pl.col("token_ids").list.len().sum()).collect().item() if samples else 0
+    return tokens, sum(file.stat().st_size for file in samples)
+
+
+def _scoring(root: Path) -> Cost:
+    folders = [root / "traces", root / "responses"]
+    traces, responses = (sorted(folder.rglob("*.parquet")) for folder in folders)
+    size = sum(map(_size, folders))
+    return measured(_timings(root, "score"), inventory.rows(*responses), inventory.rows(*traces), size)
+
+
+def _training(root: Path, name: str, study: Study, batch: int) -> Cost:
+    runs = [json.loads(file.read_text()) for file in sorted((root / "runs" / name).glob("*/run.json"))]
+    units = sum(run["total_steps"] * batch for run in runs)
+    tokens = sum(run["tokens"] for run in runs)
+    timings = _timings(root, f"train_{study.methods[name].kind}", name)
+    return measured(timings, units, tokens, job_size=_size(root / "runs" / name))

@@ -1,0 +1,26 @@
+"""A trial's last job: what each rule cost per unit of work; prints what the whole study would take."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from memedynamics import costs, inventory, plan, plan_tables, trial
+from memedynamics.config import Study
+from memedynamics.job import run
+from memedynamics.training import defaults
+
+
+def main(study: Study, splits: list[tuple[str, str]], root: Path, costs_file: Path) -> None:
+    whole = Path("results") / study.study
+    rows = inventory.memes(study, whole, splits)
+    train = rows[study.in_domain, "train"]
+    schedules = inventory.schedules(study, defaults(), train, inventory.pairs(whole, train))
+    measured = trial.measure(root, study, {name: found.effective_batch for name, found in schedules.items()})
+    costs.write(measured, costs_file)
+    console = Console()
+    console.print(plan_tables.speed(measured))
+    console.print(plan_tables.rules(plan.loads(study, rows, schedules), measured))
+
+
+if __name__ == "__main__":
+    run(main)
