@@ -1,0 +1,58 @@
+"""A run's own responses, graded: to some val memes at every milestone, to all held-out memes at the last one.
+
+Fraction 0 is not sampled: there a run that starts at the base answers as the base does.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+
+from memedynamics import policies, tables, vlm
+from memedynamics import sampling as drawing
+from memedynamics.config import BaseModelConfig, OwnSamples, Sampling
+from memedynamics.job import progress, run
+from memedynamics.milestones import label
+from memedynamics.parts import Parts
+from memedynamics.prompts import Prompt
+
+
+def main(
+    data: list[Path],
+    model: Path,
+    milestones: Path,
+    run: Path,
+    samples: Path,
+    method: str,
+    seed: str,
+    base: BaseModelConfig,
+    prompt: Prompt,
+    questions: dict[str, str],
+    sampling: Sampling,
+    rewards: dict[str, float],
+    own: OwnSamples,
+    fractions: list[float],
+    in_domain: str,
+    threads: int,
+    work: Path,
+) -> None:
+    """Batches on disk are not drawn again: a killed job loses at most one."""
+    torch.set_num_threads(threads)
+    record = json.loads(run.read_text())
+    sampling = sampling.model_copy(update={"num_samples": own.num_samples or sampling.num_samples})
+    saved = [fraction for fraction in fractions if fraction and label(fraction) in record["steps"]]
+    memes = [frame for frame in (tables.read(path, "data") for path in data) if len(frame)]
+    batches = drawing.policy_batches(memes, own, sampling, saved, in_domain)
+    parts = Parts(work, "samples")
+    left = [batch for batch in batches if not parts.done(batch.key)]
+    if left:
+        choose = policies.load(model, base, record["kind"], milestones, saved)
+        processor = vlm.load_processor(model)
+        for batch in progress(left, f"sample {method} seed {seed}"):
+            policy = choose(label(batch.fraction))
+            drawing.finish(drawing.sampler(policy, processor, prompt, sampling, rewards), batch, questions, parts)
+    parts.merge([batch.key for batch in batches], samples)
+
+
+if __name__ == "__main__":
+    run(main)
