@@ -1,0 +1,217 @@
+"""Preflight through its own script on a tiny study: what it reports, and each invariant broken for real."""
+
+import json
+import math
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from peft import get_peft_model
+from safetensors.torch import load_file, save_file
+from trl import DPOConfig
+
+import tiny_models
+import tiny_study
+from memedynamics import forced_logps, invariants, tables
+from memedynamics import sampling as drawing
+from memedynamics.adapters import lora_config
+from memedynamics.config import Adapter, BaseModelConfig, Sampling
+from memedynamics.errors import InputError
+from memedynamics.examples import training_rows
+from memedynamics.vlm import load_model, load_processor
+from tiny_study import PROMPT, REWARDS
+
+KINDS = ("sft", "dpo", "grpo")
+COMMON = {"sampled", "scored", "adapter_off", "prompts", "reloaded", "merged"}
+SAMPLING = Sampling(num_samples=2, max_new_tokens=12, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny study with base samples, drawn as `sample_base` draws them."""
+    folder = tiny_study.write_study(tmp_path_factory.mktemp("study"), 6)
+    write_samples(folder, "qwen2_5_vl")
+    return folder
+
+
+def write_samples(folder: Path, family: str, dtype: str = "float32") -> Path:
+    model, processor = load_model(tiny_models.folder(family), dtype), load_processor(tiny_models.folder(family))
+    sampler = drawing.sampler(model, processor, PROMPT, SAMPLING, REWARDS)
+    memes = tables.read(folder / "data.parquet", "data")
+    path = folder / f"samples_{family}_{dtype}.parquet"
+    tables.write(drawing.draw(sampler, memes, "hateful", 0.0), path, "samples")
+    return path
+
+
+def preflight(kind: str, study: Path, work: Path, family: str = "qwen2_5_vl", **changed: object) -> dict:
+    """Run the script in this process; `changed` are paths or settings instead of the study's. Returns the report."""
+    given = {**tiny_study.inputs(study, family), "samples": study / f"samples_{family}_float32.parquet"}
+    given |= {"report": work / "report.json", "work": work, "threads": 1, "rewards": REWARDS, "sampling": SAMPLING}
+    args = changed.pop("args", {})
+    settings = tiny_study.settings(kind, **args)
+    given |= {name: settings[name] for name in ("method", "training", "adapter", "base", "prompt", "question")}
+    tiny_study.script("preflight")(**{**given, **changed})
+    return json.loads((work / "report.json").read_text())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_everything_holds(kind: str, study: Path, tmp_path: Path) -> None:
+    report = preflight(kind, study, tmp_path)
+    own = {"sft": set(), "dpo": {"dpo_margin", "dpo_loss"}, "grpo": {"grpo_kl"}}[kind]
+    assert set(report) == COMMON | own
+    for name, found in report.items():
+        assert found["ok"], name
+        # Well inside: what holds exactly is exact, sums in another order differ by some 1e-7.
+        assert found["value"] <= max(found["tolerance"] / 5, 0), (name, found)
+    assert report["adapter_off"]["value"] == report["prompts"]["value"] == 0
+
+
+@pytest.mark.parametrize("family", [family for family in tiny_models.FAMILIES if family != "qwen2_5_vl"])
+def test_everything_holds_for_every_family(family: str, study: Path, tmp_path: Path) -> None:
+    write_samples(study, family)
+    assert all(found["ok"] for found in preflight("dpo", study, tmp_path, family).values())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_everything_holds_at_half_precision(dtype: str, study: Path, tmp_path: Path) -> None:
+    samples = write_samples(study, "qwen2_5_vl", dtype)
+    report = preflight("dpo", study, tmp_path, base=BaseModelConfig(source="tiny", dtype=dtype), samples=samples)
+    assert all(found["value"] <= found["tolerance"] / 5 for found in report.values())
+    # Merged weights are rounded to the dtype, which float32 would not explain: the tolerance has to know the dtype.
+    assert report["merged"]["value"] > invariants.TOLERANCE["float32"] / 5
+
+
+def tampered_samples(study: Path, folder: Path, by: float) -> Path:
+    """The samples with the stored log-probability of the first meme's second response off by `by` nat."""
+    samples = tables.read(study / "samples_qwen2_5_vl_float32.parquet", "samples")
+    first = (pl.col("id") == "m00") & (pl.col("sample") == 1)
+    changed = samples.with_columns(logp=pl.when(first).then(pl.col("logp") + by).otherwise("logp"))
+    tables.write(changed, folder / "samples.parquet", "samples")
+    return folder / "samples.parquet"
+
+
+def test_a_perturbed_log_probability(study: Path, tmp_path: Path) -> None:
+    """12 tokens off by 0.12 nat in all: 0.01 nat a token."""
+    message = (
+        r"preflight of sft: sampled is off by 0\.01.*, and float32 explains no more than 0\.0001; likely cause: .*hand"
+    )
+    with pytest.raises(InputError, match=message):
+        preflight("sft", study, tmp_path, samples=tampered_samples(study, tmp_path, 0.12))
+    assert not (tmp_path / "report.json").exists()
+    preflight("sft", study, tmp_path, samples=tampered_samples(study, tmp_path, 1e-4))
+
+
+def test_another_base_model(study: Path, tmp_path: Path) -> None:
+    """One layer's weights changed after the samples were drawn."""
+    model, processor = (load(tiny_models.folder("qwen2_5_vl")) for load in (load_model, load_processor))
+    with torch.no_grad():
+        model.get_decoder().layers[1].mlp.down_proj.weight.mul_(1.5)
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "model")
+    with pytest.raises(InputError, match="sampled is off by .*the model or its samples were exchanged"):
+        preflight("grpo", study, tmp_path, model=tmp_path / "model")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pissa_changes_the_base(kind: str, study: Path, tmp_path: Path) -> None:
+    """PiSSA subtracts the adapter's start from the weights: without the adapter the base is gone."""
+    pissa = Adapter(r=4, options={"init_lora_weights": "pissa"})
+    with pytest.raises(InputError, match="adapter_off is off by .*remove adapter.options.init_lora_weights"):
+        preflight(kind, study, tmp_path, adapter=pissa)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("dpo", "dpo_margin"), ("grpo", "grpo_kl")])
+def test_a_start_away_from_the_reference(kind: str, name: str, study: Path, tmp_path: Path) -> None:
+    """With both factors random the base is intact, but the policy does not start there."""
+    random = Adapter(r=4, options={"init_lora_weights": False})
+    with pytest.raises(InputError, match=f"{name} is off by .*the policy does not start at the reference"):
+        preflight(kind, study, tmp_path, adapter=random)
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_a_trainer_that_cuts_the_prompt(kind: str, study: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="prompts is off by .*a trainer argument cuts or changes what the model reads"):
+        preflight(kind, study, tmp_path, args={"max_length": 30})
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"args": {"num_generations": 3}}, "num_generations: 3 does not divide the generation batch of 8 completions"),
+        ({"args": {"num_generation": 4}}, "trainer argument num_generation: .*nearest is num_generations"),
+        ({"rewards": {"tiny_study.lengths": 1.0}}, "rewards.tiny_study.lengths: tiny_study has no function lengths"),
+        ({"rewards": {"math.nan": 1.0}}, "rewards.math.nan: math has no function nan"),
+    ],
+)
+def test_what_grpo_is_told(changed: dict, message: str, study: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        preflight("grpo", study, tmp_path, **changed)
+    assert not (tmp_path / "report.json").exists()
+
+
+@pytest.fixture
+def reader(study: Path) -> forced_logps.Reader:
+    """Two memes of the study with their samples, to check single invariants with."""
+    model, processor = (load(tiny_models.folder("qwen2_5_vl")) for load in (load_model, load_processor))
+    pairs, memes = (tables.read(study / f"{name}.parquet", name) for name in ("preferences", "data"))
+    rows = training_rows(pairs, memes, PROMPT, "hateful", "paired").head(2)
+    samples = tables.read(study / "samples_qwen2_5_vl_float32.parquet", "samples")
+    return forced_logps.reader(model, processor, PROMPT, rows, samples, 2)
+
+
+def test_a_family_that_counts_positions_differently(reader: forced_logps.Reader) -> None:
+    """Positions of what continues a prompt one too far: whole sequences are as before, continued prompts are not."""
+
+    def shifted(module: torch.nn.Module, args: tuple, inputs: dict) -> tuple[tuple, dict]:
+        past = inputs.get("past_key_values")
+        further = past is not None and past.get_seq_length() > 0
+        return args, {**inputs, "position_ids": inputs["position_ids"] + 1} if further else inputs
+
+    model = load_model(tiny_models.folder("qwen2_5_vl"))
+    for layer in model.get_decoder().layers:
+        # Random attention is almost even, so that positions hardly matter: make it sharp.
+        layer.self_attn.q_proj.weight.mul_(100)
+    hook = model.get_decoder().register_forward_pre_hook(shifted, with_kwargs=True)
+    assert not invariants.base(reader, model, reader.plain(model), 1e-4)["scored"].ok
+    hook.remove()
+    assert invariants.base(reader, model, reader.plain(model), 1e-4)["scored"].ok
+
+
+def test_a_folder_that_lost_weights(reader: forced_logps.Reader, tmp_path: Path) -> None:
+    """One factor of the saved adapter zeroed: what is loaded is not what was saved."""
+    model = load_model(tiny_models.folder("qwen2_5_vl"))
+    policy = get_peft_model(model, lora_config(model, Adapter(r=4)))
+    moved = invariants.moved(reader, policy, tmp_path / "adapter")
+    assert forced_logps.gap(moved, reader.plain(load_model(tiny_models.folder("qwen2_5_vl")))) > 1e-3
+    file = tmp_path / "adapter/adapter_model.safetensors"
+    weights = load_file(file)
+    name = next(name for name in weights if "layers.1" in name and "down_proj.lora_B" in name)
+    save_file({**weights, name: torch.zeros_like(weights[name])}, file)
+    found = invariants.loaded(reader, policy.unload(), tmp_path / "adapter", moved, 1e-4)
+    assert (found["reloaded"].ok, found["merged"].ok) == (False, True)
+
+
+def test_tied_layers_do_not_merge(reader: forced_logps.Reader, tmp_path: Path) -> None:
+    """Two layers share one weight: merging the adapter of either changes both."""
+    model = load_model(tiny_models.folder("qwen2_5_vl"))
+    first, second = (layer.mlp.down_proj for layer in model.get_decoder().layers)
+    second.weight = first.weight
+    policy = get_peft_model(model, lora_config(model, Adapter(r=4)))
+    moved = invariants.moved(reader, policy, tmp_path / "adapter")
+    found = invariants.loaded(reader, policy.unload(), tmp_path / "adapter", moved, 1e-4)
+    assert (found["reloaded"].ok, found["merged"].ok) == (True, False)
+
+
+def test_nan_never_holds() -> None:
+    """The loss is off by |0.75 − ln 2| = 0.0569; a NaN is no small number."""
+    found = invariants._logged(DPOConfig(bf16=False), {"rewards/margins": math.nan, "loss": 0.75}, 0.05)
+    assert found["dpo_loss"].value == pytest.approx(0.0569, abs=1e-4)
+    assert not any(invariant.ok for invariant in found.values())
+    with pytest.raises(InputError, match="preflight of dpo: dpo_margin is off by nan"):
+        invariants.require("dpo_margin", found["dpo_margin"], "dpo", "float32")
+
+
+def test_a_loss_without_a_known_start_is_not_checked() -> None:
+    log = {"rewards/margins": 0.0, "loss": 25.0}
+    assert set(invariants._logged(DPOConfig(bf16=False, loss_type="ipo"), log, 1e-4)) == {"dpo_margin"}
