@@ -17,4 +17,3 @@ def test_parts_survive_and_merge_in_order(tmp_path):
     parts.merge(["a", "b"], tmp_path / "history.parquet")
     assert tables.read(tmp_path / "history.parquet", "history")["step"].to_list() == [1, 1, 2, 2]
     assert pq.ParquetFile(tmp_path / "history.parquet").num_row_groups == 2
-    assert not (tmp_path / "work" / "history").exists()

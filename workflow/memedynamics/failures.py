@@ -12,10 +12,17 @@ def last_words(log: Path, lines: int = 15) -> str:
     return "\n".join(named[-1:] or text[-lines:])
 
 
-def print_failures(workflow_log: str | Path) -> None:
-    """Print the end of every job log that Snakemake's own log names as failed."""
-    found = re.findall(r"^\s*log: (.+?)(?: \(check log file.*)?$", Path(workflow_log).read_text(), re.MULTILINE)
-    failed = dict.fromkeys(Path(name) for line in found for name in line.split(", ") if name)
+def failed_logs(text: str) -> list[Path]:
+    """The job logs that Snakemake's own log, `text`, names as failed, each once."""
+    # A job of this machine names its log in the failed command, one on a cluster in the message about it.
+    found = re.findall(r"> (\S+) 2>&1' returned non-zero|^\s*log: (.+?) \(check log file", text, re.MULTILINE)
+    found = [local or elsewhere for local, elsewhere in found]
+    return list(dict.fromkeys(Path(name) for line in found for name in line.split(", ")))
+
+
+def print_failures(workflow_logs: list[str]) -> None:
+    """Print the end of every job log that Snakemake's own logs name as failed."""
+    failed = [log for file in workflow_logs for log in failed_logs(Path(file).read_text())]
     for log in failed:
         if words := last_words(log):
             print(f"\n{log}:\n{words}", file=sys.stderr)

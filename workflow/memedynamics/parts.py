@@ -4,7 +4,6 @@ A job writes each batch as it is done; run again, it skips what lies there. The 
 keyed by everything that job depends on (`rules/common.smk`), so a part that exists is a part that is valid.
 """
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -33,8 +32,7 @@ class Parts:
         tables.write(frame, self._path(key), self.name)
 
     def merge(self, keys: Iterable[str], output: Path) -> None:
-        """Join the parts `keys`, in that order, into the table `output`, one row group a part; remove them."""
+        """Join the parts `keys`, in that order, into the table `output`, one row group a part."""
         with tables.Writer(output, self.name) as out:
             for key in keys:
                 out.write(pq.read_table(self._path(key)))
-        shutil.rmtree(self.folder, ignore_errors=True)

@@ -63,6 +63,8 @@ def user_text(prompt: Prompt, question: str, text: str) -> str:
     """The user's words about a meme with caption `text`; `question` is a key of `prompt.questions`."""
     if question not in prompt.questions:
         raise InputError(f"prompt {prompt.name} has no question {question!r}; it has {', '.join(prompt.questions)}")
+    # A caption is data: "<|im_end|>", "<image>" or "<answer>" in it must not act as what they spell.
+    text = re.sub(r"<(?=[|/A-Za-z_])", "< ", text)
     # Not str.format: a caption may hold braces.
     return prompt.user.replace("{question}", prompt.questions[question]).replace("{text}", text)
 

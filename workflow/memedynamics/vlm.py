@@ -3,6 +3,7 @@
 Every supported class has an inner model (`.model`: tower, projector and text decoder) under an `lm_head`.
 """
 
+import functools
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,6 +90,8 @@ def remembered_pictures(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     compute = inner.get_image_features
     memory: deque[tuple[list[torch.Tensor], ModelOutput]] = deque(maxlen=REMEMBERED)
 
+    # `generate` reads the signature.
+    @functools.wraps(compute)
     def remember(*args: object, **kwargs: object) -> ModelOutput:
         given = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
         found = next((features for seen, features in memory if _equal(seen, given)), None)

@@ -1,0 +1,67 @@
+"""One smoke study, run once, and copies of it to edit."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parents[2]
+TREE = ("Snakefile", "rules", "workflow", "config", "envs", "slurm", "workstation", "tests")
+SMOKE = "tests/workflow/smoke.yaml"
+
+
+def snakemake(folder, *arguments, check=True, config=SMOKE, **environment):
+    """Runs Snakemake in `folder`; its combined output."""
+    study = ["--configfile", config] if config else []
+    done = subprocess.run(
+        ["snakemake", *arguments, *study],
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+    assert not check or done.returncode == 0, done.stdout[-8000:]
+    return done
+
+
+def planned(folder, *arguments, **options):
+    """Which rules a dry run lists, and how many jobs of each."""
+    text = snakemake(folder, "--dry-run", *arguments, **options).stdout
+    stats = re.search(r"^job +count\n-+ +-+\n(.*?)^total", text, re.MULTILINE | re.DOTALL)
+    rows = re.findall(r"^(\w+) +(\d+)$", stats.group(1), re.MULTILINE) if stats else []
+    # Aggregates have no job of their own.
+    aggregates = {"all", "samples", "training", "analyses", "figures"}
+    return Counter({rule: int(count) for rule, count in rows if rule not in aggregates})
+
+
+def copy_tree(folder):
+    """The project's files, as a fresh clone would have them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in TREE:
+        source = HERE / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A folder in which the smoke study has run to its end."""
+    folder = copy_tree(tmp_path_factory.mktemp("smoke") / "project")
+    folder.joinpath("output.txt").write_text(snakemake(folder, "--cores", "2").stdout)
+    return folder
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """The finished study with Snakemake's records, to be edited."""
+    shutil.copytree(finished, tmp_path / "project", symlinks=True)
+    return tmp_path / "project"

@@ -1,0 +1,86 @@
+"""Only what changed is rebuilt: edits of a copied, finished study and the jobs a dry run then lists."""
+
+import shutil
+from collections import Counter
+
+import pytest
+import yaml
+
+from .conftest import SMOKE, copy_tree, planned
+
+pytestmark = pytest.mark.workflow
+
+SAMPLES = {"sample_base": 8, "gather_samples": 4}
+PAIRS = {"build_preferences": 1, "build_probes": 1}
+TRAINING = {"preflight": 3, "train_sft": 1, "train_dpo": 1, "train_grpo": 1}
+SCORES = {"sample_policy": 3, "score_base": 2, "score": 6}
+ANALYSES = {"accuracy": 1, "kl": 1, "figure_accuracy": 1, "figure_kl": 1}
+
+
+def edit(folder, file, old, new):
+    path = folder / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def edit_study(folder, change):
+    study = yaml.safe_load((folder / SMOKE).read_text())
+    change(study)
+    (folder / SMOKE).write_text(yaml.safe_dump(study, sort_keys=False))
+
+
+def test_nothing_to_do_when_finished(copied):
+    assert planned(copied) == Counter()
+
+
+def test_touch_and_comments_rebuild_nothing(copied):
+    for file in copied.joinpath("workflow").rglob("*.py"):
+        file.write_text(file.read_text() + "\n# The end.\n")
+    (copied / "Snakefile").touch()
+    assert planned(copied) == Counter()
+
+
+def test_fresh_clone_beside_copied_results_rebuilds_nothing(finished, tmp_path):
+    clone = copy_tree(tmp_path / "clone")
+    shutil.copytree(finished / "results", clone / "results", symlinks=True)
+    assert planned(clone) == Counter()
+
+
+def test_an_unrelated_module_rebuilds_nothing(copied):
+    edit(copied, "workflow/memedynamics/overview.py", "import", "UNUSED = 1\nimport")
+    edit(copied, "workflow/memedynamics/plan.py", "GB = 1e9", "GB = 1e9 + 0")
+    assert planned(copied) == Counter()
+
+
+def test_an_analysis_rebuilds_itself_and_its_figure(copied):
+    edit(copied, "workflow/scripts/kl.py", "tables.write(", "print()\n    tables.write(")
+    assert planned(copied) == Counter(kl=1, figure_kl=1)
+
+
+def test_logic_of_an_imported_module_always_rebuilds(copied):
+    edit(copied, "workflow/memedynamics/divergences.py", "import torch", "import torch\n\nNEW = 1")
+    assert planned(copied) == Counter({**SCORES, **ANALYSES}) - Counter(sample_policy=3)
+
+
+def test_a_prompt_rebuilds_sampling_and_everything_after(copied):
+    edit(copied, "config/prompts/think_answer.yaml", "Is it hateful?", "Is this hateful?")
+    everything = Counter({"base_model": 1, **SAMPLES, **PAIRS, **TRAINING, **SCORES, **ANALYSES})
+    assert planned(copied) == everything
+
+
+def test_a_seed_added_runs_that_seed_and_what_aggregates(copied):
+    edit_study(copied, lambda study: study.update(seeds=[1, 2]))
+    new_run = {"train_sft": 1, "train_dpo": 1, "train_grpo": 1, "sample_policy": 3, "score": 6}
+    assert planned(copied) == Counter({**new_run, **ANALYSES})
+
+
+def test_two_hyperparameters_swapped_retrain(copied):
+    """Snakemake compares several scalar parameters as a set without names; one dict is compared whole."""
+
+    def swap(study):
+        args = study["training"]
+        args["max_steps"], args["per_device_train_batch_size"] = args["per_device_train_batch_size"], args["max_steps"]
+
+    edit_study(copied, swap)
+    assert {"train_sft", "train_dpo", "train_grpo"} <= set(planned(copied))

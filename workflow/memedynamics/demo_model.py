@@ -1,0 +1,187 @@
+"""The embedded demo's base model: a tiny Qwen2.5-VL, made and trained from scratch on generated memes.
+
+1.3 M parameters, a tokenizer of its own, the real model and processor classes. What it is taught is imperfect on
+purpose (`demo_text`), so that there is something for SFT, DPO and GRPO to mend.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
+)
+
+from memedynamics import vlm
+from memedynamics.config import DemoTraining
+from memedynamics.demo_text import target
+from memedynamics.images import open_image
+from memedynamics.job import progress
+from memedynamics.pictograms import scene
+from memedynamics.prompts import Prompt, user_text
+
+VOCABULARY, WIDTH, BATCH, LEARNING_RATE = 600, 128, 16, 3e-3
+# The usual 0.02 suits thousands of dimensions: at 128 attention starts out flat and stays so for hundreds of steps.
+INITIAL = 0.08
+PIXELS = 84 * 84  # 9 picture tokens
+SPECIAL = {
+    "eos_token": "<|im_end|>",
+    "pad_token": "<|endoftext|>",
+    "image_token": "<|image_pad|>",
+    "video_token": "<|video_pad|>",
+    "vision_bos_token": "<|vision_start|>",
+    "vision_eos_token": "<|vision_end|>",
+}
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}"
+    "{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def build_and_train(
+    data: pl.DataFrame, prompt: Prompt, question: str, settings: DemoTraining, folder: Path, threads: int
+) -> None:
+    """Train the demo's model on the memes in `data` and save it, with its processor, into `folder`.
+
+    Equal seeds give equal bytes on one machine with the same number of `threads`.
+    """
+    torch.set_num_threads(threads)
+    torch.manual_seed(settings.seed)
+    torch.use_deterministic_algorithms(True)
+    rng = np.random.default_rng(settings.seed)
+    contents = [user_text(prompt, question, text) for text in data["text"]]
+    scenes = [scene(id) for id in data["id"]]
+    corpus = contents + [target(meant, prompt, settings, rng) for meant in scenes for _ in range(4)]
+    processor = make_processor([*corpus, *spellings(prompt) * len(scenes)])
+    model = make_model(processor.tokenizer)
+    inputs = vlm.encode(processor, contents, [open_image(Path(path)) for path in data["image"]])
+    train(model, processor, inputs, scenes, prompt, settings, rng)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def spellings(prompt: Prompt) -> list[str]:
+    """The answers' spellings, for the tokenizer to make one token of each, as a real model's does."""
+    words = [word for label in prompt.labels.values() for word in (label, label.lower(), label.upper())]
+    return [*words, *[f" {word}" for word in words]]
+
+
+def make_processor(corpus: list[str]) -> Qwen2_5_VLProcessor:
+    """A processor whose byte-level BPE tokenizer is trained on `corpus`."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", *[token for token in SPECIAL.values() if token != "<|endoftext|>"]]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    core.train_from_iterator(corpus, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token=SPECIAL["eos_token"],
+        pad_token=SPECIAL["pad_token"],
+        extra_special_tokens={k: v for k, v in SPECIAL.items() if k not in ("eos_token", "pad_token")},
+        padding_side="left",
+    )
+    size = {"shortest_edge": 28 * 28, "longest_edge": PIXELS}
+    return Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(size=size),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(size=size),
+        chat_template=TEMPLATE,
+    )
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGeneration:
+    """The untrained model: 4 text layers of width 128, 2 vision layers of width 64."""
+    text = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "hidden_size": WIDTH,
+        "intermediate_size": 3 * WIDTH,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 1024,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [4, 6, 6]},
+        "tie_word_embeddings": True,
+        "initializer_range": INITIAL,
+    }
+    vision = {
+        "depth": 2,
+        "hidden_size": 64,
+        "intermediate_size": 192,
+        "num_heads": 4,
+        "patch_size": 14,
+        "out_hidden_size": WIDTH,
+        "fullatt_block_indexes": [1],
+        "initializer_range": INITIAL,
+    }
+    ids = {f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in NAMED.items()}
+    model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids))
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+NAMED = {
+    "image_token": SPECIAL["image_token"],
+    "video_token": SPECIAL["video_token"],
+    "vision_start_token": SPECIAL["vision_bos_token"],
+    "vision_end_token": SPECIAL["vision_eos_token"],
+}
+
+
+def train(
+    model: Qwen2_5_VLForConditionalGeneration,
+    processor: Qwen2_5_VLProcessor,
+    inputs: dict[str, torch.Tensor],
+    scenes: list,
+    prompt: Prompt,
+    settings: DemoTraining,
+    rng: np.random.Generator,
+) -> None:
+    """Next-token training on fresh targets: AdamW, one cycle. `inputs` are the encoded prompts of all `scenes`."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=settings.steps, pct_start=0.1)
+    for _ in progress(range(settings.steps), "demo model"):
+        chosen = rng.choice(len(scenes), BATCH, replace=len(scenes) < BATCH)
+        targets = [target(scenes[i], prompt, settings, rng) for i in chosen]
+        loss = model(**batch(inputs, chosen, targets, processor)).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        cycle.step()
+        optimiser.zero_grad()
+
+
+def batch(
+    inputs: dict[str, torch.Tensor], chosen: np.ndarray, targets: list[str], processor: Qwen2_5_VLProcessor
+) -> dict[str, torch.Tensor]:
+    """Model inputs of the prompts `chosen` followed by `targets`; the loss counts the targets' tokens alone."""
+    end = processor.tokenizer.eos_token
+    tokenized = processor.tokenizer(
+        [words + end for words in targets], padding=True, padding_side="right", return_tensors="pt"
+    )
+    rows, grids = torch.as_tensor(chosen), inputs["image_grid_thw"]
+    patches = inputs["pixel_values"].view(len(grids), -1, inputs["pixel_values"].shape[-1])
+    behind = {"input_ids": tokenized.input_ids, "attention_mask": tokenized.attention_mask}
+    found = {"pixel_values": patches[rows].flatten(0, 1), "image_grid_thw": grids[rows]}
+    for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
+        added = behind.get(name, torch.zeros_like(tokenized.input_ids))
+        found[name] = torch.cat([inputs[name][rows], added], dim=1)
+    ignored = torch.full_like(inputs["input_ids"][rows], -100)
+    answers = tokenized.input_ids.masked_fill(tokenized.attention_mask == 0, -100)
+    return {**found, "labels": torch.cat([ignored, answers], dim=1)}

@@ -1,0 +1,73 @@
+"""Training examples: pairs and memes as TRL's trainers take them, with the prompt bytes and pictures of sampling.
+
+Prompts of SFT and DPO are rendered here, so that a training sequence is the sampled one: prompt, response, end token.
+TRL's conversational path would append what the chat template writes after the end token, for example a newline.
+"""
+
+import functools
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+from datasets import Dataset
+from PIL import Image
+from transformers import PreTrainedModel, ProcessorMixin
+
+from memedynamics.errors import InputError
+from memedynamics.images import open_image
+from memedynamics.prompts import Prompt, messages, user_text
+from memedynamics.vlm import end_token_ids, render
+
+
+def training_rows(
+    preferences: pl.DataFrame, data: pl.DataFrame, prompt: Prompt, question: str, prompts: Literal["paired", "all"]
+) -> pl.DataFrame:
+    """What is trained on, in the data's order: id, image, label, text, content (the user's words), and the pair's
+    chosen, rejected and num_correct, which are empty for prompts without a pair (`prompts` all).
+
+    Raises InputError when nothing is left.
+    """
+    pairs = preferences.select("id", "chosen", "rejected", "num_correct")
+    rows = data.select("id", "image", "label", "text")
+    rows = rows.join(pairs, on="id", how="inner" if prompts == "paired" else "left", maintain_order="left")
+    if rows.is_empty():
+        raise InputError(
+            f"preferences: no pair among {len(data)} training prompts; check the base model's answers in samples/base, "
+            "draw more samples a prompt, or set train_prompts: all for GRPO"
+        )
+    contents = [user_text(prompt, question, text) for text in rows["text"]]
+    return rows.with_columns(content=pl.Series(contents, dtype=pl.String))
+
+
+def dataset(kind: Literal["sft", "dpo", "grpo"], rows: pl.DataFrame, processor: ProcessorMixin, end: str) -> Dataset:
+    """`rows` as TRL takes them; pictures are opened when a batch asks for them. `end` is the end token's text."""
+    columns: dict[str, list] = {"image": rows["image"].to_list()}
+    if kind == "grpo":
+        # TRL renders GRPO's prompts itself: it takes pictures with conversational prompts only.
+        columns |= {"prompt": [[{"role": "user", "content": content}] for content in rows["content"]]}
+        columns |= {name: rows[name].to_list() for name in ("id", "label", "text")}
+    else:
+        columns |= {"prompt": [render(processor, content) for content in rows["content"]]}
+        responses = {"completion": "chosen"} if kind == "sft" else {"chosen": "chosen", "rejected": "rejected"}
+        columns |= {name: [text + end for text in rows[source]] for name, source in responses.items()}
+    lazy = Dataset.from_dict(columns)
+    return lazy.with_transform(_open_pictures, columns=["image"], output_all_columns=True)
+
+
+def _open_pictures(batch: dict[str, list]) -> dict[str, list[Image.Image]]:
+    return {"image": [_picture(path) for path in batch["image"]]}
+
+
+@functools.lru_cache(maxsize=64)
+def _picture(path: str) -> Image.Image:
+    # GRPO asks for each picture once per completion, in a row.
+    return open_image(Path(path))
+
+
+def end_token(model: PreTrainedModel, processor: ProcessorMixin) -> str:
+    """The token that ends a response: the one the chat template writes after the assistant's words, or the EOS."""
+    reply = {"role": "assistant", "content": [{"type": "text", "text": "reply"}]}
+    rendered = processor.apply_chat_template([*messages(""), reply], tokenize=False)
+    tail = processor.tokenizer(rendered.rpartition("reply")[2], add_special_tokens=False).input_ids
+    ends = end_token_ids(model, processor)
+    return processor.tokenizer.decode([next((i for i in tail if i in ends), processor.tokenizer.eos_token_id)])

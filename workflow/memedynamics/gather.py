@@ -1,0 +1,95 @@
+"""Frames over many runs, for the analyses: whose file it is stands in its path.
+
+    samples/{method}/seed{seed}.parquet, traces/{method}/seed{seed}/…, runs/{method}/seed{seed}/run.json
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import polars as pl
+import polars.selectors as cs
+
+from memedynamics import tables
+from memedynamics.errors import InputError
+
+MEME = ["dataset", "split", "id"]
+CURVE = ["method", "seed", "fraction", "probe_kind"]
+BASE = "base"
+
+
+def run_of(path: Path) -> tuple[str, int | None]:
+    """Method and seed of an artefact's path; files of the base model, which has no seed, give ("base", None).
+
+    Raises InputError when the path names neither.
+    """
+    parts = Path(path).parts
+    for above, part in reversed(list(zip(parts, parts[1:], strict=False))):
+        if found := re.fullmatch(r"seed(\d+)(\.parquet)?", part):
+            return (above, None) if above == BASE else (above, int(found[1]))
+    if BASE in parts:
+        return BASE, None
+    raise InputError(f"{path}: neither under a run's seed<number> nor under base; name it {{method}}/seed{{seed}}")
+
+
+def files(paths: Iterable[Path]) -> list[Path]:
+    """`paths` with every folder replaced by the Parquet files below it, sorted."""
+    return sorted(found for path in paths for found in (path.rglob("*.parquet") if path.is_dir() else [path]))
+
+
+def by_run(paths: Iterable[Path]) -> dict[tuple[str, int | None], list[Path]]:
+    """The Parquet files at `paths` (files or folders), by method and seed."""
+    runs: dict[tuple[str, int | None], list[Path]] = {}
+    for path in files(paths):
+        runs.setdefault(run_of(path), []).append(path)
+    return runs
+
+
+def frames(paths: Iterable[Path], name: str, columns: list[str]) -> pl.DataFrame:
+    """The tables of schema `name` at `paths` (files or folders), stacked, with columns method and seed."""
+    stacked = [
+        labelled(tables.read_all(found, name, columns), method, seed) for (method, seed), found in by_run(paths).items()
+    ]
+    return pl.concat(stacked)
+
+
+def labelled(frame: pl.DataFrame, method: str, seed: int | None) -> pl.DataFrame:
+    """`frame` with columns method and seed."""
+    return frame.with_columns(method=pl.lit(method), seed=pl.lit(seed, pl.Int32))
+
+
+def milestones(runs: Sequence[Path]) -> pl.DataFrame:
+    """Columns method, seed, fraction, step, reference from the runs' run.json; the base stands at fraction 0, step 0."""
+    rows = [(BASE, None, 0.0, 0, BASE)]
+    for path in runs:
+        run = json.loads(Path(path).read_text())
+        rows += [(*run_of(path), float(label), step, run["reference"]) for label, step in run["steps"].items()]
+    schema = {"method": pl.String, "seed": pl.Int32, "fraction": pl.Float64, "step": pl.Int64, "reference": pl.String}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def prompts(data: Iterable[Path]) -> pl.DataFrame:
+    """One row a meme: dataset, split, id, label, text; sorted, so that indices into it are stable."""
+    return tables.read_all(sorted(data), "data", [*MEME, "label", "text"]).sort(MEME)
+
+
+def finish(rows: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
+    """`rows` of an analysis with step and reference of their milestone, NaN as empty, in a fixed order.
+
+    Ten significant digits are kept: sums taken by several threads differ beyond them from call to call.
+    """
+    keys = ["method", "seed", "fraction"]
+    numbers = pl.col("value", "ci_low", "ci_high").cast(pl.Float64).fill_nan(None).round_sig_figs(10)
+    typed = rows.with_columns(pl.col("seed").cast(pl.Int32), numbers)
+    joined = typed.join(runs, on=keys, how="left", nulls_equal=True).with_columns(pl.col("reference").fill_null(BASE))
+    order = [name for name in joined.columns if name not in ("value", "ci_low", "ci_high", "n", "unit", "reference")]
+    return joined.sort(order, nulls_last=False)
+
+
+def scan(paths: Iterable[Path], name: str) -> pl.LazyFrame:
+    """The tables of schema `name` at `paths`, lazily, categories as strings: for tables larger than memory."""
+    paths = list(paths)
+    for path in paths:
+        tables.read(path, name, columns=[])
+    return pl.scan_parquet(paths).with_columns(cs.categorical().cast(pl.String))

@@ -1,0 +1,222 @@
+"""How far a policy π has moved from the reference π0, in nat.
+
+1. exact: KL_t = Σ_v p log p/q over the vocabulary at every position of a sampled response, summed (`per_response`) or
+   divided by tokens (`per_token`, a ratio of sums); Rao-Blackwellised, so never noisier than Monte Carlo
+   (Amini et al. 2504.10637). Forward KL(π0‖π) on base samples, reverse KL(π‖π0) on the policy's own.
+2. k1, k3: the Monte Carlo check. With y drawn from the first distribution of the divergence and r = second/first per
+   token, k1 = −log r and k3 = r − 1 − log r; both have mean KL_t (Schulman 2020, kl-approx). Forward r = π/π0.
+3. By span the exact value adds up to the whole. A position's span is that of the token drawn there, which k1 and k3
+   depend on too: they are unbiased for the whole response alone, and given for it alone.
+4. decision: between the Bernoulli distributions of P(Yes) at the answer, responses with an answer block of their own;
+   `per_response_forced` is that of the others. Probabilities are kept 1e-7 from 0 and 1, float32's resolution.
+5. Noise floors. `versus` other_path: π0 against itself through the plain full-sequence code path. Between seeds no
+   on-policy samples are scored under both, so `between_seeds` is KL_t(π_a‖π_b) at the positions of base samples: for
+   y ~ π0 and w = π_a/π0 per token, w(r − 1 − log r) with r = π_b/π_a has mean KL_t(π_a‖π_b) exactly, at π0's prefixes,
+   where the forward KL is taken too. `per_response_difference` between seeds is the spread of the KL itself.
+6. A response without an end token was cut at max_new_tokens: `cut_share`.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations, permutations
+from pathlib import Path
+
+import polars as pl
+
+from memedynamics import curves
+from memedynamics.gather import BASE, CURVE, MEME, by_run, finish, labelled, scan
+from memedynamics.stats import ratio
+
+SPANS = ("format", "rationale", "answer", "end")
+PROBE_KINDS = ("base_sample", "own_sample")
+RESOLUTION = 1e-7
+
+MEASURES = ["exact", "k1", "k3", "tokens"]
+COLUMNS = ["present", *MEASURES, "cut", "decision", "unforced", "decision_forced", "forced"]
+COLUMNS += [f"{measure}_{span}" for span in SPANS for measure in ("exact", "tokens")]
+
+
+def _per(numerator: str, denominator: str) -> tuple:
+    return lambda sums: ratio(sums[numerator], sums[denominator])
+
+
+# estimator, span, statistic of each: a row's own keys.
+STATISTICS: curves.Statistics = (
+    {f"{name}/all/per_response": ("nat", _per(name, "present")) for name in ("exact", "k1", "k3")}
+    | {f"{name}/all/per_token": ("nat/token", _per(name, "tokens")) for name in ("exact", "k1", "k3")}
+    | {f"exact/{span}/per_response": ("nat", _per(f"exact_{span}", "present")) for span in SPANS}
+    | {f"exact/{span}/per_token": ("nat/token", _per(f"exact_{span}", f"tokens_{span}")) for span in SPANS}
+    | {
+        "decision/answer/per_response": ("nat", _per("decision", "unforced")),
+        "decision/answer/per_response_forced": ("nat", _per("decision_forced", "forced")),
+        "count/all/forced_share": ("1", _per("forced", "present")),
+        "count/all/cut_share": ("1", _per("cut", "present")),
+        "count/all/length": ("token", _per("tokens", "present")),
+    }
+)
+COMPARED = ("exact/all/per_response", "exact/all/per_token")
+SEED_COLUMNS = ["present", "k3_weighted", "tokens"]
+SEED_STATISTICS: curves.Statistics = {
+    "k3_weighted/all/per_response": ("nat", _per("k3_weighted", "present")),
+    "k3_weighted/all/per_token": ("nat/token", _per("k3_weighted", "tokens")),
+}
+
+
+def per_response(traces: pl.LazyFrame) -> pl.DataFrame:
+    """Sums over each response's tokens, by span: exact, k1, k3, tokens. Streams: `traces` need not fit in memory."""
+    forward = pl.col("probe_kind") == "base_sample"
+    moved = pl.col("logp").cast(pl.Float64) - pl.col("ref_logp")
+    log_ratio = pl.when(forward).then(moved).otherwise(-moved)
+    exact = pl.when(forward).then("kl_forward").otherwise("kl_reverse").cast(pl.Float64)
+    tokens = traces.filter(pl.col("probe_kind").is_in(PROBE_KINDS)).with_columns(log_ratio=log_ratio, exact=exact)
+    summed = tokens.group_by("fraction", "probe_kind", *MEME, "sample", "span").agg(
+        pl.col("exact").sum(),
+        k1=-pl.col("log_ratio").sum(),
+        k3=(pl.col("log_ratio").exp() - 1 - pl.col("log_ratio")).sum(),
+        tokens=pl.len().cast(pl.Float64),
+    )
+    return summed.collect(engine="streaming")
+
+
+def per_prompt(responses: pl.DataFrame) -> pl.DataFrame:
+    """Means over each prompt's responses, by CURVE and MEME; `responses` from `per_response`, with method and seed."""
+    at = {span: pl.col("span") == span for span in SPANS}
+    by_span = {f"{m}_{span}": pl.col(m).filter(at[span]).sum() for span in SPANS for m in ("exact", "tokens")}
+    summed = responses.group_by(*CURVE, *MEME).agg(
+        *(pl.col(measure).sum() for measure in MEASURES),
+        **by_span,
+        ended=pl.col("sample").filter(at["end"]).n_unique().cast(pl.Float64),
+        samples=pl.col("sample").n_unique(),
+    )
+    means = [pl.col(name) / pl.col("samples") for name in (*MEASURES, *by_span)]
+    return summed.with_columns(*means, present=pl.lit(1.0), cut=1 - pl.col("ended") / pl.col("samples"))
+
+
+def decision_kl(p: pl.Expr, q: pl.Expr) -> pl.Expr:
+    """KL(Bernoulli(p)‖Bernoulli(q)), nat, element-wise."""
+    p, q = (x.clip(RESOLUTION, 1 - RESOLUTION) for x in (p, q))
+    return p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+
+
+def decisions(responses: pl.DataFrame) -> pl.DataFrame:
+    """Decision KL of each prompt, mean over its responses, apart for those with a forced answer header.
+
+    `responses`: schema `responses` with method and seed.
+    """
+    policy, reference = pl.col("p_hateful"), pl.col("ref_p_hateful")
+    forward = pl.col("probe_kind") == "base_sample"
+    value = pl.when(forward).then(decision_kl(reference, policy)).otherwise(decision_kl(policy, reference))
+    scored = responses.filter(pl.col("probe_kind").is_in(PROBE_KINDS)).with_columns(decision=value)
+    forced = pl.col("forced").cast(pl.Float64)
+    return scored.group_by(*CURVE, *MEME).agg(
+        decision=(pl.col("decision") * (1 - forced)).mean(),
+        decision_forced=(pl.col("decision") * forced).mean(),
+        forced=forced.mean(),
+        unforced=(1 - forced).mean(),
+    )
+
+
+def between_seeds(policy: pl.LazyFrame, other: pl.LazyFrame) -> pl.DataFrame:
+    """KL(policy‖other) of each prompt at base samples' positions, mean over responses (docstring, 5): SEED_COLUMNS.
+
+    Both are traces over the same probes; one milestone is held in memory at a time.
+    """
+    fractions = policy.select(pl.col("fraction").unique().sort()).collect(engine="streaming")["fraction"]
+    return pl.concat([_between_seeds(policy, other, fraction) for fraction in fractions])
+
+
+def _between_seeds(policy: pl.LazyFrame, other: pl.LazyFrame, fraction: float) -> pl.DataFrame:
+    keys = [*MEME, "sample", "position"]
+    here = (pl.col("probe_kind") == "base_sample") & (pl.col("fraction") == fraction)
+    ours = policy.filter(here).select(*keys, "ref_logp", ours=pl.col("logp").cast(pl.Float64))
+    theirs = other.filter(here).select(*keys, theirs=pl.col("logp").cast(pl.Float64))
+    log_ratio = pl.col("theirs") - pl.col("ours")
+    weight = (pl.col("ours") - pl.col("ref_logp")).exp()
+    summed = (
+        ours.join(theirs, on=keys)
+        .group_by(MEME)
+        .agg(
+            k3_weighted=(weight * (log_ratio.exp() - 1 - log_ratio)).sum(),
+            tokens=pl.len().cast(pl.Float64),
+            samples=pl.col("sample").n_unique(),
+        )
+    )
+    means = [pl.col(name) / pl.col("samples") for name in ("k3_weighted", "tokens")]
+    return summed.with_columns(
+        *means, present=pl.lit(1.0), fraction=pl.lit(fraction), probe_kind=pl.lit("base_sample")
+    ).collect(engine="streaming")
+
+
+def seed_pairs(traces: Sequence[Path]) -> Iterator[tuple[str, pl.DataFrame]]:
+    """The other seed's name, and `between_seeds` with method and seed, of every ordered pair of seeds of one method."""
+    runs = {run: found for run, found in by_run(traces).items() if run[0] != BASE}
+    for (method, seed), (same, other) in permutations(sorted(runs), 2):
+        if method == same:
+            pair = between_seeds(*(scan(runs[method, s], "traces") for s in (seed, other)))
+            yield f"seed{other}", labelled(pair, method, seed)
+
+
+def measure(
+    tokens: pl.DataFrame,
+    responses: pl.DataFrame,
+    pairs: Sequence[tuple[str, pl.DataFrame]],
+    prompts: pl.DataFrame,
+    runs: pl.DataFrame,
+    resamples: int,
+) -> pl.DataFrame:
+    """The analysis `kl`, in its schema (`study` left to the writer).
+
+    `tokens` from `per_response` with method and seed, `responses` of the same texts, `pairs` from `seed_pairs`.
+    """
+    moved = per_prompt(tokens).join(decisions(responses), on=[*CURVE, *MEME], nulls_equal=True)
+    rows: list[dict] = []
+    for part in curves.by_split(moved):
+        rows += _rows(part, prompts, resamples)
+    for versus, frame in pairs:
+        for part in curves.by_split(frame):
+            rows += _seed_rows(part, versus, prompts, resamples)
+    names = pl.col("statistic").str.split("/")
+    table = pl.DataFrame(rows, infer_schema_length=None).with_columns(
+        estimator=names.list.get(0), span=names.list.get(1), statistic=names.list.get(2)
+    )
+    return finish(table, runs)
+
+
+def _rows(frame: pl.DataFrame, prompts: pl.DataFrame, resamples: int) -> list[dict]:
+    memes, who, views = curves.place(frame, prompts, COLUMNS)
+    index = [views.add(curve) for curve in range(len(who))]
+    compared = [(a, b) for a, b in combinations(range(len(who)), 2) if _comparable(who[a], who[b])]
+    pairs = [views.pair(*pair) for pair in compared]
+    estimates = curves.evaluate(views, COLUMNS, STATISTICS, *curves.resampling(memes, resamples))
+    keys = [_key(memes, curve) for curve in who]
+    against = [{**keys[a], "versus": _name(who[a], who[b])} for a, b in compared]
+    rows = curves.level_rows(keys, views, index, estimates)
+    return rows + curves.difference_rows(against, views, pairs, {name: estimates[name] for name in COMPARED})
+
+
+def _seed_rows(frame: pl.DataFrame, versus: str, prompts: pl.DataFrame, resamples: int) -> list[dict]:
+    memes, who, views = curves.place(frame, prompts, SEED_COLUMNS)
+    index = [views.add(curve) for curve in range(len(who))]
+    estimates = curves.evaluate(views, SEED_COLUMNS, SEED_STATISTICS, *curves.resampling(memes, resamples))
+    keys = [{**_key(memes, curve), "direction": "between_seeds", "versus": versus} for curve in who]
+    return curves.level_rows(keys, views, index, estimates)
+
+
+def _key(memes: pl.DataFrame, curve: dict) -> dict:
+    direction = "forward" if curve["probe_kind"] == "base_sample" else "reverse"
+    versus = "other_path" if curve["method"] == BASE else None
+    return {"dataset": memes["dataset"][0], "split": memes["split"][0], **curve} | {
+        "direction": direction,
+        "versus": versus,
+    }
+
+
+def _comparable(one: dict, other: dict) -> bool:
+    """Two policies at equal milestone on the same kind of text that differ in method or in seed, not in both."""
+    if BASE in (one["method"], other["method"]):
+        return False
+    same = [one[name] == other[name] for name in ("method", "seed")]
+    return sum(same) == 1 and all(one[name] == other[name] for name in ("fraction", "probe_kind"))
+
+
+def _name(one: dict, other: dict) -> str:
+    return f"seed{other['seed']}" if one["method"] == other["method"] else other["method"]

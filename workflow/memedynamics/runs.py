@@ -1,0 +1,126 @@
+"""A training run from start or last checkpoint to its artefacts: milestones, history, rollouts, run.json."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+import torch
+from peft import PeftModel
+from transformers import Trainer, TrainerCallback
+from trl import DPOConfig, GRPOConfig
+
+from memedynamics import callbacks, milestones, rollouts, tables
+from memedynamics.training import Config, boundary
+from memedynamics.vlm import bare, remembered_pictures
+
+
+def hooks(config: Config, fractions: list[float], work: Path, run: Path) -> list[TrainerCallback]:
+    """The callbacks of a run: milestones under `work`, a checked history, exact checkpoints, a progress bar.
+
+    TensorBoard's own callback, where `report_to` asks for it, writes beside run.json (`run`), not into `work`.
+    """
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.parent / "tensorboard"))
+    found = [
+        callbacks.Milestones(fractions, work / "milestones"),
+        callbacks.History(counts_on=isinstance(config, GRPOConfig)),
+        callbacks.Progress(type(config).__name__.removesuffix("Config")),
+        callbacks.Checkpoints(boundary(config)),
+    ]
+    return [*found, callbacks.Epochs()] if isinstance(config, GRPOConfig) else found
+
+
+def train(trainer: Trainer) -> None:
+    """Train to the end, from the newest whole checkpoint where there is one.
+
+    Raises InputError when a loss is not finite, and when SIGTERM stopped the run (it resumes when run again).
+    """
+    checkpoint = callbacks.newest_checkpoint(Path(trainer.args.output_dir))
+    with frozen_pictures(trainer.model):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+@contextmanager
+def frozen_pictures(model: PeftModel) -> Iterator[None]:
+    """Inside, the frozen tower runs once for a batch, policy and reference together, and keeps no activations.
+
+    Gradient checkpointing otherwise makes its features ask for gradients: a backward pass through the whole tower
+    that ends nowhere.
+    """
+    with remembered_pictures(model):
+        inner = bare(model).model
+        inner.get_image_features = torch.no_grad()(inner.get_image_features)
+        yield
+
+
+def write(trainer: Trainer, rows: pl.DataFrame, fractions: list[float], work: Path, output: dict[str, Path]) -> None:
+    """Write the artefacts of a finished run to `output` (milestones, history, rollouts, run).
+
+    Only the main process writes; the others wait for it.
+    """
+    if trainer.is_world_process_zero():
+        steps = milestones.steps(fractions, trainer.state.max_steps)
+        tables.write(history(trainer.state.log_history), output["history"], "history")
+        rollouts.merge(work / "rollouts", output["rollouts"])
+        collect(steps, work / "milestones", output["milestones"])
+        output["run"].write_text(json.dumps(summary(trainer, rows, steps), indent=2) + "\n")
+    trainer.accelerator.wait_for_everyone()
+
+
+def collect(steps: dict[str, int], saved: Path, output: Path) -> None:
+    """Copy the saves that lie in `saved` by step to `output`, one folder a milestone, whole or not at all."""
+    partial = output.with_name(f".{output.name}.partial")
+    for folder in (partial, output):
+        shutil.rmtree(folder, ignore_errors=True)
+    for label, step in steps.items():
+        shutil.copytree(saved / str(step), partial / label)
+    partial.rename(output)
+
+
+def history(log: list[dict[str, float]]) -> pl.DataFrame:
+    """TRL's log as (step, metric, value), one row per step and metric, under TRL's names."""
+    rows = [
+        (entry["step"], metric, float(value))
+        for entry in log
+        for metric, value in entry.items()
+        if metric != "step" and isinstance(value, int | float)
+    ]
+    table = pl.DataFrame(rows, schema={"step": pl.Int64, "metric": pl.String, "value": pl.Float64}, orient="row")
+    # The summary at the end repeats the epoch; and a resumed log has lost the order of its metrics.
+    return table.unique(["step", "metric"], keep="last").sort("step", "metric")
+
+
+def summary(trainer: Trainer, rows: pl.DataFrame, steps: dict[str, int]) -> dict[str, object]:
+    """What run.json says of a trained run; `mean_num_correct` is empty where prompts without a pair were used."""
+    tokens = [entry["num_tokens"] for entry in trainer.state.log_history if "num_tokens" in entry]
+    paired = rows["num_correct"].null_count() == 0
+    return {
+        "kind": "adapter",
+        "reference": "base",
+        "total_steps": trainer.state.max_steps,
+        "steps": steps,
+        "num_prompts": len(rows),
+        "epochs": trainer.state.epoch,
+        "tokens": int(tokens[-1]),
+        "flops": flops(trainer, int(tokens[-1])),
+        "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        "label_balance": rows["label"].mean(),
+        "mean_num_correct": rows["num_correct"].mean() if paired else None,
+    }
+
+
+def flops(trainer: Trainer, tokens: int) -> float:
+    """Estimated floating-point operations of a run that saw `tokens` tokens, from N parameters without embeddings.
+
+    A forward pass takes 2N a token (Kaplan et al., 2001.08361), the backward pass through frozen weights another 2N.
+    DPO adds the reference's forward pass; GRPO adds sampling, one training pass per iteration, and the reference's.
+    Gradient checkpointing and the adapter's own weights are left out.
+    """
+    forward = 2.0 * trainer.model.get_base_model().num_parameters(exclude_embeddings=True) * tokens
+    config = trainer.args
+    if isinstance(config, GRPOConfig):
+        return forward * (1 + 2 * config.num_iterations + (config.beta != 0))
+    return forward * (3 if isinstance(config, DPOConfig) else 2)

@@ -1,0 +1,99 @@
+"""What a scoring job scores: passes over rows at some milestones, cut into batches of whole prompts."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import polars as pl
+
+from memedynamics.batching import cut
+from memedynamics.errors import InputError
+from memedynamics.milestones import label
+from memedynamics.preferences import outcomes
+from memedynamics.score_tables import KEYS, MEME
+
+COLUMNS = [*KEYS, "token_ids", "chosen_sample", "rejected_sample"]
+
+
+class Pass(NamedTuple):
+    """Rows (COLUMNS) that are scored at the same milestones."""
+
+    fractions: list[float]
+    rows: pl.DataFrame
+
+
+class Batch(NamedTuple):
+    """Some prompts of a pass; `key` names its part files."""
+
+    key: str
+    fractions: list[float]
+    prompts: list[pl.DataFrame]  # each one prompt's rows
+
+
+def scored(fractions: Sequence[float], record: Mapping[str, object]) -> list[float]:
+    """Those of the study's `fractions` at which the run of `record` (run.json) has a milestone to score.
+
+    A run's own start is left out: it is the reference, which the base is scored for once a study.
+    """
+    start = [] if record["kind"] == "base" else [0.0]
+    return [fraction for fraction in fractions if label(fraction) in record["steps"] and fraction not in start]
+
+
+def passes(
+    probes: pl.DataFrame, own: pl.DataFrame | None, fractions: Sequence[float], one_at_a_time: bool
+) -> list[Pass]:
+    """Fixed probes at every fraction, own samples (table `samples`) at the fraction whose policy drew them.
+
+    `one_at_a_time` keeps the passes of a fraction together, for policies that are loaded whole.
+    """
+    fixed = with_pairs(probes)
+    groups = [[fraction] for fraction in fractions] if one_at_a_time else [list(fractions)]
+    found = []
+    for group in groups:
+        found.append(Pass(group, fixed))
+        drawn = [] if own is None else [Pass([f], own_rows(own.filter(pl.col("fraction") == f))) for f in group]
+        found.extend(one for one in drawn if len(one.rows))
+    return found
+
+
+def with_pairs(probes: pl.DataFrame) -> pl.DataFrame:
+    """`probes` with the samples that make each prompt's pair, on its base samples; empty where there is no pair."""
+    # Pairing groups by (dataset, id); an id may occur in two splits.
+    base = probes.filter(pl.col("probe_kind") == "base_sample")
+    splits = [
+        outcomes(rows.with_columns(text=pl.lit("")), "paired").with_columns(split=pl.lit(split))
+        for (split,), rows in sorted(base.group_by("split"))
+    ]
+    columns = ["chosen_sample", "rejected_sample"]
+    paired = pl.concat(splits).filter(pl.col("outcome") == "paired").select(*MEME, *columns)
+    return probes.join(
+        paired.with_columns(probe_kind=pl.lit("base_sample")), ["probe_kind", *MEME], "left", maintain_order="left"
+    ).select(COLUMNS)
+
+
+def own_rows(samples: pl.DataFrame) -> pl.DataFrame:
+    """A policy's own samples as rows to score."""
+    empty = pl.lit(None, pl.Int16)
+    return samples.with_columns(probe_kind=pl.lit("own_sample"), chosen_sample=empty, rejected_sample=empty).select(
+        COLUMNS
+    )
+
+
+def batches(found: Sequence[Pass], batch_size: int) -> list[Batch]:
+    """The passes' prompts, sorted, in batches of at most `batch_size`, cut at fixed ids."""
+    cut_up = []
+    for number, (fractions, rows) in enumerate(found):
+        prompts = rows.sort(*MEME, "probe_kind", "sample").partition_by(MEME, maintain_order=True)
+        for place, batch in enumerate(cut(prompts, batch_size)):
+            cut_up.append(Batch(f"{number:03d}-{place:05d}", fractions, batch))
+    return cut_up
+
+
+def sources(data: pl.DataFrame, found: Sequence[Batch]) -> dict[tuple[str, ...], tuple[str, str]]:
+    """(image, text) of every meme (dataset, split, id) in the batches; InputError where `data` does not hold one."""
+    known = {tuple(key): (image, text) for *key, image, text in data.select(*MEME, "image", "text").iter_rows()}
+    wanted = [rows.select(MEME).row(0) for batch in found for rows in batch.prompts]
+    if lost := sorted({key for key in wanted if key not in known}):
+        raise InputError(
+            f"data: no row for {len(lost)} scored memes ({'/'.join(lost[0])} is the first); prepare and sample anew"
+        )
+    return {key: known[key] for key in wanted}

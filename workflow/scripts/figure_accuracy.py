@@ -1,0 +1,16 @@
+"""The figure of the analysis `accuracy`."""
+
+from pathlib import Path
+
+from memedynamics import figures, tables
+from memedynamics.figure_accuracy import figure_accuracy
+from memedynamics.job import run
+
+
+def main(table: Path, figure: Path) -> None:
+    """Draw `table` into `figure`, whose suffix is the format."""
+    figures.save(figure_accuracy(tables.read(table, "accuracy")), figure, "accuracy")
+
+
+if __name__ == "__main__":
+    run(main)

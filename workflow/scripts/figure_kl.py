@@ -1,0 +1,16 @@
+"""The figure of the analysis `kl`."""
+
+from pathlib import Path
+
+from memedynamics import figures, tables
+from memedynamics.figure_kl import figure_kl
+from memedynamics.job import run
+
+
+def main(table: Path, figure: Path) -> None:
+    """Draw `table` into `figure`, whose suffix is the format."""
+    figures.save(figure_kl(tables.read(table, "kl")), figure, "kl")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,24 @@
+"""A checkpoint trained elsewhere as a run: checked against the base model, milestones 0 and 1."""
+
+import json
+from pathlib import Path
+
+from memedynamics import external, sources, tables
+from memedynamics.config import ExternalMethod
+from memedynamics.job import run
+
+
+def main(model: Path, milestones: Path, history: Path, rollouts: Path, run: Path, method: ExternalMethod) -> None:
+    """Check the checkpoint, lay it out, and write empty tables for what is not known of its training."""
+    folder = sources.locate(method.path, method.revision, "methods.*.path")
+    kind = external.kind(folder)
+    check = external.check_adapter if kind == "adapter" else external.check_full
+    check(folder, model)
+    for table, path in (("history", history), ("rollouts", rollouts)):
+        tables.write(tables.SCHEMAS[table].empty_table(), path, table)
+    external.lay_out(folder, model, kind, milestones)
+    run.write_text(json.dumps(external.record(folder, kind), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    run(main)

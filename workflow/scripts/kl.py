@@ -1,0 +1,33 @@
+"""Forward, reverse, decision and per-span KL of every run at every milestone, with noise floors."""
+
+from pathlib import Path
+
+import polars as pl
+
+from memedynamics import gather, kl, tables
+from memedynamics.job import progress, run
+
+DECISIONS = ["fraction", "probe_kind", *gather.MEME, "p_hateful", "ref_p_hateful", "forced"]
+
+
+def main(
+    traces: list[Path], responses: list[Path], runs: list[Path], data: list[Path], table: Path, resamples: int
+) -> None:
+    """Write the analysis `kl` of the folders (or files) `traces` and `responses` of the runs and the base."""
+    tokens = [
+        gather.labelled(kl.per_response(gather.scan(found, "traces")), method, seed)
+        for (method, seed), found in progress(gather.by_run(traces).items(), "traces")
+    ]
+    frame = kl.measure(
+        pl.concat(tokens),
+        gather.frames(responses, "responses", DECISIONS),
+        list(kl.seed_pairs(traces)),
+        gather.prompts(data),
+        gather.milestones(runs),
+        resamples,
+    )
+    tables.write(frame, table, "kl")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,60 @@
+"""One run's milestones against the base model, on fixed probes and its own samples: a shard of traces and responses."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from memedynamics import policies, score_plan, tables, vlm
+from memedynamics.answers import Labels
+from memedynamics.batching import shard
+from memedynamics.config import BaseModelConfig, Scoring
+from memedynamics.job import progress, run
+from memedynamics.parts import Parts
+from memedynamics.prompts import Prompt
+from memedynamics.scoring import Scorer, meme
+
+BASE = {"kind": "base", "steps": {"0": 0}}
+
+
+def main(
+    model: Path,
+    probes: Path,
+    data: list[Path],
+    traces: Path,
+    responses: Path,
+    scatteritem: str,
+    base: BaseModelConfig,
+    prompt: Prompt,
+    questions: dict[str, str],
+    scoring: Scoring,
+    fractions: list[float],
+    threads: int,
+    work: Path,
+    milestones: Path | None = None,
+    run: Path | None = None,
+    own: Path | None = None,
+) -> None:
+    """Without `milestones` it is the base against itself through the other code path: the noise floor."""
+    torch.set_num_threads(threads)
+    record = json.loads(run.read_text()) if run else BASE
+    fractions = score_plan.scored(fractions, record)
+    drawn = tables.read(own, "samples") if own else None
+    passes = score_plan.passes(tables.read(probes, "probes"), drawn, fractions, record["kind"] == "full")
+    batches = shard(score_plan.batches(passes, scoring.batch_size), scatteritem)
+    sources = score_plan.sources(tables.read_all(data, "data", [*score_plan.MEME, "image", "text"]), batches)
+    choose = policies.load(model, base, record["kind"], milestones, fractions)
+    processor = vlm.load_processor(model)
+    scorer = Scorer(choose, processor, prompt, Labels(processor.tokenizer, prompt), scoring.chunk, plainly=not run)
+    finished = {traces: Parts(work, "traces"), responses: Parts(work, "responses")}
+    for batch in progress(batches, "score"):
+        if not all(parts.done(batch.key) for parts in finished.values()):
+            memes = [meme(rows, sources, prompt, questions) for rows in batch.prompts]
+            for parts, frame in zip(finished.values(), scorer.score(memes, batch.fractions), strict=True):
+                parts.write(batch.key, frame)
+    for output, parts in finished.items():
+        parts.merge([batch.key for batch in batches], output)
+
+
+if __name__ == "__main__":
+    run(main)
