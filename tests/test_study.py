@@ -30,6 +30,7 @@ def test_shipped_studies_are_valid(name):
         ({"samplng": {}}, "samplng: unknown key; did you mean 'sampling'?"),
         ({"sampling": {"num_sample": 3}}, "sampling.num_sample: unknown key; did you mean 'num_samples'?"),
         ({"methods": {"sft": {"kind": "sft", "arg": {}}}}, "methods.sft.arg: unknown key; did you mean 'args'?"),
+        ({"methods": {"sft": {"kind": "sft", "prompt": "answer_only"}}}, "methods.sft.prompt: a study has one prompt"),
         ({"datasets": {"p": {"reader": "pictograms", "colums": {}}}}, "datasets.p.colums.*did you mean 'columns'"),
         ({"methods": {"x": {"kind": "ppo"}}}, "methods.x: .*'ppo'.*'sft', 'dpo', 'grpo'"),
         ({"methods": {"base": {"kind": "sft"}}}, "cannot be called 'base'"),
