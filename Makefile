@@ -35,7 +35,7 @@ test: check
 	pytest -n 2 -m "not workflow"
 	pytest -m workflow
 
-# Pin every dependency, direct or not, in a fresh environment.
+# Pin every dependency, direct or not, in a fresh environment; the conda twin holds the same pins.
 lock:
 	$(PYTHON) -m venv .lock
 	.lock/bin/pip install --quiet --requirement envs/main.in
@@ -43,3 +43,9 @@ lock:
 	.lock/bin/pip install --quiet --requirement envs/dev.in
 	.lock/bin/pip freeze | grep -vxFf <(sed -E 's/===/==/; s/ ;.*//' envs/main.txt) > envs/dev.txt
 	rm -rf .lock
+	$(MAKE) envs/main.yaml
+
+envs/main.yaml: envs/main.txt
+	@{ echo "# The conda twin of main.txt, for --sdm conda; made by make lock."; \
+	   printf 'name: memedynamics\nchannels:\n  - conda-forge\ndependencies:\n  - python =3.11\n  - pip\n  - pip:\n'; \
+	   grep -v '^#' envs/main.txt | sed "s/.*/      - '&'/"; } > $@

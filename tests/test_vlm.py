@@ -256,3 +256,14 @@ def test_an_adapter_saved_is_an_ordinary_peft_folder(model, inputs, tmp_path):
     policy.save_pretrained(tmp_path)
     loaded = PeftModel.from_pretrained(vlm.load_model(vlm.bare(policy).config._name_or_path), tmp_path)
     assert torch.equal(logits(loaded.eval(), inputs), expected)
+
+
+def test_bfloat16_logits_are_those_of_its_states_in_float32(family):
+    """Rounded to bfloat16, 8 bits of mantissa, a logit near 20 would be off by up to 2⁻⁴."""
+    model = vlm.load_model(tiny_models.folder(family), dtype="bfloat16")
+    hidden = 30 * torch.randn(3, 5, model.lm_head.in_features, generator=torch.manual_seed(0)).bfloat16()
+    exact = hidden.double() @ model.lm_head.weight.double().T
+    found = vlm.project(model, hidden)
+    assert found.dtype == torch.float32 and found.shape == exact.shape
+    assert (found.double() - exact).abs().max() < 1e-4
+    assert (model.lm_head(hidden).double() - exact).abs().max() > 1e-3
