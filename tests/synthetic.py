@@ -150,8 +150,10 @@ def responses(
     )
 
 
-def write_study(folder: Path, methods: tuple[str, ...] = METHODS, seeds: tuple[int, ...] = SEEDS) -> dict[str, list[Path]]:
-    """Write the whole study under `folder`; returns its paths by artefact: data, base, samples, traces, responses, runs."""
+def write_study(
+    folder: Path, methods: tuple[str, ...] = METHODS, seeds: tuple[int, ...] = SEEDS
+) -> dict[str, list[Path]]:
+    """Write the whole study under `folder`; returns its paths by artefact (data, base, samples, traces, …)."""
     paths: dict[str, list[Path]] = {name: [] for name in ("data", "base", "samples", "traces", "responses", "runs")}
     memes = {key: data(*key, n) for key, n in SPLITS.items()}
     for (dataset, split), frame in memes.items():

@@ -83,7 +83,9 @@ def test_touch_and_copy_do_not_count(tree, tmp_path):
 
 
 def test_relative_import_and_import_inside_a_function_are_followed(tree):
-    (tree[0] / "a.py").write_text("from . import b\n\ndef f(x):\n    from memedynamics.c import h\n    return h(b.g(x))\n")
+    (tree[0] / "a.py").write_text(
+        "from . import b\n\ndef f(x):\n    from memedynamics.c import h\n    return h(b.g(x))\n"
+    )
     before = fresh(tree)
     change(tree[0] / "c.py", "return x", "return -x")
     middle = fresh(tree)
@@ -113,9 +115,13 @@ def test_every_table_is_named_by_a_literal():
         if file.name in ("tables.py", "parts.py"):
             continue
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ACCESS:
-                if getattr(node.func.value, "id", "") == "tables":
-                    table_calls += 1
-                    named = [a for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-                    assert named, f"{file}:{node.lineno}"
+            called = node.func if isinstance(node, ast.Call) else None
+            if (
+                isinstance(called, ast.Attribute)
+                and called.attr in ACCESS
+                and getattr(called.value, "id", "") == "tables"
+            ):
+                table_calls += 1
+                named = [a for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+                assert named, f"{file}:{node.lineno}"
     assert table_calls > 5

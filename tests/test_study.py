@@ -58,7 +58,9 @@ def test_plain_fills_in_defaults():
 
 
 def test_trial_is_short_and_apart():
-    trial = load_study(STUDY | {"trial": True, "seeds": [4, 5], "methods": {"sft": {"kind": "sft", "args": {"max_steps": 99}}}})
+    trial = load_study(
+        STUDY | {"trial": True, "seeds": [4, 5], "methods": {"sft": {"kind": "sft", "args": {"max_steps": 99}}}}
+    )
     assert (trial.study, trial.seeds, trial.training["max_steps"]) == ("x-trial", [4], 8)
     assert "max_steps" not in trial.methods["sft"].args
 

@@ -5,10 +5,11 @@ import re
 import shutil
 import subprocess
 
-import drawn_datasets
 import polars as pl
 import pytest
 import yaml
+
+import drawn_datasets
 
 from .conftest import HERE, SMOKE, copy_tree
 
@@ -56,7 +57,17 @@ def day_one(finished, tmp_path_factory):
     study = yaml.safe_load((project / "config/hateful_memes.yaml").read_text())
     smoke = yaml.safe_load((project / SMOKE).read_text())
     study["base_model"] = {"source": str(finished / "results/smoke/model"), "dtype": "float32"}
-    for key in ("sampling", "scoring", "probes", "own_samples", "adapter", "training", "methods", "seeds", "milestones"):
+    for key in (
+        "sampling",
+        "scoring",
+        "probes",
+        "own_samples",
+        "adapter",
+        "training",
+        "methods",
+        "seeds",
+        "milestones",
+    ):
         study[key] = smoke[key]
     study |= {"prompt": smoke["prompt"], "resamples": 200}
     for dataset in study["datasets"].values():

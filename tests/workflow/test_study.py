@@ -49,9 +49,7 @@ def test_an_unknown_key_stops_before_anything_is_planned(project):
 
 
 def test_a_failing_job_says_why_in_the_terminal(project):
-    change_study(
-        project, datasets={"mine": {"reader": "table", "root": "nowhere"}}, in_domain="mine", out_of_domain=[]
-    )
+    change_study(project, datasets={"mine": {"reader": "table", "root": "nowhere"}}, in_domain="mine", out_of_domain=[])
     done = snakemake(project, "--cores", "1", "data", check=False)
     assert done.returncode != 0
     assert re.search(r"^error: .*nowhere", done.stdout, re.MULTILINE)

@@ -67,7 +67,7 @@ class Dataset(Strict):
 class DemoTraining(Strict):
     """How the embedded demo's tiny base model is made."""
 
-    steps: PositiveInt = Field(450, description="optimiser steps")
+    steps: PositiveInt = Field(600, description="optimiser steps")
     malformed: Fraction = Field(0.25, description="share of training targets that break the format")
     wrong: Fraction = Field(0.25, description="share of training targets with the wrong answer")
     seed: int = Field(0, description="seed of weights, targets and order")

@@ -4,12 +4,15 @@
 purpose (`demo_text`), so that there is something for SFT, DPO and GRPO to mend.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import torch
+from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
@@ -21,10 +24,10 @@ from transformers import (
 
 from memedynamics import vlm
 from memedynamics.config import DemoTraining
-from memedynamics.demo_text import target
+from memedynamics.demo_text import target, varied
 from memedynamics.images import open_image
 from memedynamics.job import progress
-from memedynamics.pictograms import scene
+from memedynamics.pictograms import Scene, scene
 from memedynamics.prompts import Prompt, user_text
 
 VOCABULARY, WIDTH, BATCH, LEARNING_RATE = 600, 128, 16, 3e-3
@@ -59,13 +62,16 @@ def build_and_train(
     torch.manual_seed(settings.seed)
     torch.use_deterministic_algorithms(True)
     rng = np.random.default_rng(settings.seed)
-    contents = [user_text(prompt, question, text) for text in data["text"]]
     scenes = [scene(id) for id in data["id"]]
-    corpus = contents + [target(meant, prompt, settings, rng) for meant in scenes for _ in range(4)]
+    pictures = [open_image(Path(path)) for path in data["image"]]
+
+    def lesson(meant: Scene) -> tuple[str, str]:
+        return user_text(prompt, question, varied(meant, rng)), target(meant, prompt, settings, rng)
+
+    corpus = [text for meant in scenes for _ in range(4) for text in lesson(meant)]
     processor = make_processor([*corpus, *spellings(prompt) * len(scenes)])
     model = make_model(processor.tokenizer)
-    inputs = vlm.encode(processor, contents, [open_image(Path(path)) for path in data["image"]])
-    train(model, processor, inputs, scenes, prompt, settings, rng)
+    train(model, processor, pictures, lambda chosen: [lesson(scenes[i]) for i in chosen], settings.steps, rng)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 
@@ -147,19 +153,19 @@ NAMED = {
 def train(
     model: Qwen2_5_VLForConditionalGeneration,
     processor: Qwen2_5_VLProcessor,
-    inputs: dict[str, torch.Tensor],
-    scenes: list,
-    prompt: Prompt,
-    settings: DemoTraining,
+    pictures: list[Image.Image],
+    lessons: Callable[[np.ndarray], list[tuple[str, str]]],
+    steps: int,
     rng: np.random.Generator,
 ) -> None:
-    """Next-token training on fresh targets: AdamW, one cycle. `inputs` are the encoded prompts of all `scenes`."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=settings.steps, pct_start=0.1)
-    for _ in progress(range(settings.steps), "demo model"):
-        chosen = rng.choice(len(scenes), BATCH, replace=len(scenes) < BATCH)
-        targets = [target(scenes[i], prompt, settings, rng) for i in chosen]
-        loss = model(**batch(inputs, chosen, targets, processor)).loss
+    """Next-token training: AdamW, one cycle. `lessons` gives (user's words, response) for indices of `pictures`."""
+    seen = processor.image_processor(pictures, return_tensors="pt")
+    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.1)
+    for _ in progress(range(steps), "demo model"):
+        chosen = rng.choice(len(pictures), BATCH, replace=len(pictures) < BATCH)
+        inputs = spoken(processor, lessons(chosen), int(seen["image_grid_thw"][0].prod()))
+        loss = model(**inputs, **shown(seen, chosen)).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
@@ -167,21 +173,28 @@ def train(
         optimiser.zero_grad()
 
 
-def batch(
-    inputs: dict[str, torch.Tensor], chosen: np.ndarray, targets: list[str], processor: Qwen2_5_VLProcessor
-) -> dict[str, torch.Tensor]:
-    """Model inputs of the prompts `chosen` followed by `targets`; the loss counts the targets' tokens alone."""
-    end = processor.tokenizer.eos_token
-    tokenized = processor.tokenizer(
-        [words + end for words in targets], padding=True, padding_side="right", return_tensors="pt"
-    )
-    rows, grids = torch.as_tensor(chosen), inputs["image_grid_thw"]
-    patches = inputs["pixel_values"].view(len(grids), -1, inputs["pixel_values"].shape[-1])
-    behind = {"input_ids": tokenized.input_ids, "attention_mask": tokenized.attention_mask}
-    found = {"pixel_values": patches[rows].flatten(0, 1), "image_grid_thw": grids[rows]}
-    for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
-        added = behind.get(name, torch.zeros_like(tokenized.input_ids))
-        found[name] = torch.cat([inputs[name][rows], added], dim=1)
-    ignored = torch.full_like(inputs["input_ids"][rows], -100)
-    answers = tokenized.input_ids.masked_fill(tokenized.attention_mask == 0, -100)
-    return {**found, "labels": torch.cat([ignored, answers], dim=1)}
+def shown(seen: dict[str, torch.Tensor], chosen: np.ndarray) -> dict[str, torch.Tensor]:
+    """The pictures `chosen` of those `seen`, as the model takes them, in random colours, contrast and grain."""
+    rows, grids = torch.as_tensor(chosen), seen["image_grid_thw"]
+    # A patch is laid out as channel, time, height, width.
+    patches = seen["pixel_values"].view(len(grids), -1, 3, seen["pixel_values"].shape[-1] // 3)[rows]
+    contrast, shift = 1 + 0.25 * torch.randn(len(rows), 1, 3, 1), 0.3 * torch.randn(len(rows), 1, 3, 1)
+    patches = patches * contrast + shift + 0.2 * torch.randn_like(patches)
+    return {"pixel_values": patches.flatten(2).flatten(0, 1), "image_grid_thw": grids[rows]}
+
+
+def spoken(processor: Qwen2_5_VLProcessor, lessons: list[tuple[str, str]], patches: int) -> dict[str, torch.Tensor]:
+    """Tokens of prompts and responses, right-padded, for pictures of `patches` patches; labels on responses alone."""
+    tokenizer, pad = processor.tokenizer, processor.tokenizer.pad_token_id
+    picture = SPECIAL["image_token"]
+    prompts = [vlm.render(processor, content).replace(picture, picture * (patches // 4)) for content, _ in lessons]
+    asked = tokenizer(prompts, add_special_tokens=False).input_ids
+    answered = tokenizer([text + tokenizer.eos_token for _, text in lessons], add_special_tokens=False).input_ids
+    ids = pad_sequence([torch.tensor(a + b) for a, b in zip(asked, answered, strict=True)], True, pad)
+    labels = [torch.tensor([-100] * len(a) + b) for a, b in zip(asked, answered, strict=True)]
+    return {
+        "input_ids": ids,
+        "attention_mask": (ids != pad).long(),
+        "mm_token_type_ids": (ids == tokenizer.convert_tokens_to_ids(picture)).long(),
+        "labels": pad_sequence(labels, True, -100),
+    }

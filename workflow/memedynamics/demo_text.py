@@ -11,13 +11,25 @@ import numpy as np
 
 from memedynamics.config import DemoTraining
 from memedynamics.pictogram_shapes import HARMS, WELCOMES
-from memedynamics.pictograms import Scene
+from memedynamics.pictograms import Scene, lines
 from memedynamics.prompts import Prompt
 
 SEES = ("the picture shows", "i see", "there is")
 HEARS = ("the caption", "it")
 CHEERED = ("cheers", "approves")
 SCOLDED = ("scolds", "objects")
+# Words without a stance, put round captions so that an unknown word does not throw the model off.
+FILLERS = tuple(
+    "when then here there my your our the every some look wow friends today again only one of in on at by for from "
+    "year day week street house town people everyone nobody says said asked about around oh do please such all".split()
+)
+
+
+def varied(meant: Scene, rng: np.random.Generator) -> str:
+    """A caption of `meant` with up to three fillers before its first line and up to four in place of its second."""
+    first, second = lines(meant, "plain")
+    before, behind = (rng.choice(FILLERS, rng.integers(most)).tolist() for most in (4, 5))
+    return " ".join([*before, first, *(behind if rng.random() < 0.7 else [second])]).strip()
 
 
 @dataclass(frozen=True)

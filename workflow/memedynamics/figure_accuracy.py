@@ -34,15 +34,8 @@ def figure_accuracy(frame: pl.DataFrame) -> go.Figure:
     _along(figure, val, "format_share", 3, "well-formed (%)", None)
     _along(figure, frame, "probe_accuracy_gap", 5, "train − val (points)", None)
     figures.add_key(figure, _methods(frame), figures.seeds_of(frame))
-    for title in figure.layout.annotations:
-        title.update(font={"size": 14}, xanchor="left", x=title.x - _half_width(title, figure))
+    figures.left_titles(figure)
     return figures.finish(figure, "What each method did to accuracy", NOTE, 1120, 800)
-
-
-def _half_width(title: go.layout.Annotation, figure: go.Figure) -> float:
-    domains = [axis.domain for axis in figure.select_xaxes()]
-    left, right = next(d for d in domains if abs(sum(d) / 2 - title.x) < 1e-6)
-    return (right - left) / 2
 
 
 def _methods(frame: pl.DataFrame) -> list[str]:
@@ -90,11 +83,15 @@ def _along(figure: go.Figure, frame: pl.DataFrame, statistic: str, col: int, uni
     base = here.filter(pl.col("method") == BASE)["value"].to_list()
     start = zero if zero is not None else next(iter(base), None)
     palette, seeds = figures.colours(here["method"].to_list()), figures.seeds_of(here)
+    ends = {}
     for method in _methods(here):
         for i, seed in enumerate(seeds):
             run = here.filter((pl.col("method") == method) & (pl.col("seed") == seed))
             figures.draw_curve(figure, run, 2, col, palette[method], i, start)
+        last = here.filter((pl.col("method") == method) & (pl.col("fraction") == here["fraction"].max()))
+        ends[method] = last["value"].mean()
+    figures.label_ends(figure, ends, 2, col)
     if start is not None:
         figure.add_hline(y=start, line={"color": figures.BASE_COLOUR, "width": 1.5}, layer="below", row=2, col=col)
-    figure.update_xaxes(title_text="fraction of training", range=[-0.03, 1.05], row=2, col=col)
+    figure.update_xaxes(title_text="fraction of training", range=[-0.03, 1.22], tickvals=[0, 0.5, 1], row=2, col=col)
     figure.update_yaxes(title_text=unit, row=2, col=col)

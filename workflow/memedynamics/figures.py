@@ -94,7 +94,13 @@ def draw_curve(
     text = hover(frame)
     if start is not None and (not x or x[0] > 0):
         x, y, low, high, text = [0, *x], [start, *y], [start, *low], [start, *high], ["start: the base model", *text]
-    band = {"x": x + x[::-1], "y": high + low[::-1], "fill": "toself", "fillcolor": faded(colour, 0.13), "line_width": 0}
+    band = {
+        "x": x + x[::-1],
+        "y": high + low[::-1],
+        "fill": "toself",
+        "fillcolor": faded(colour, 0.13),
+        "line_width": 0,
+    }
     figure.add_scatter(**band, hoverinfo="skip", showlegend=False, mode="lines", row=row, col=col)
     style = {"line": {"color": colour, "width": 2, "dash": DASHES[seed_index % len(DASHES)]}}
     marker = {"symbol": MARKERS[seed_index % len(MARKERS)], "size": 7, "color": colour}
@@ -109,7 +115,8 @@ def draw_points(
     symbol = "line-ew-open" if seed_index is None else MARKERS[seed_index % len(MARKERS)]
     bars = {
         "type": "data", "symmetric": False, "thickness": 1.5, "width": 0, "color": colour,
-        "array": (frame["ci_high"] - frame["value"]).to_list(), "arrayminus": (frame["value"] - frame["ci_low"]).to_list(),
+        "array": (frame["ci_high"] - frame["value"]).to_list(),
+        "arrayminus": (frame["value"] - frame["ci_low"]).to_list(),
     }  # fmt: skip
     marker = {"symbol": symbol, "size": 8, "color": colour, "line": {"width": 2, "color": colour}}
     points = {"x": list(x), "y": frame["value"].to_list(), "mode": "markers", "marker": marker, "error_y": bars}
@@ -128,11 +135,36 @@ def add_key(figure: go.Figure, methods: Sequence[str], seeds: Sequence[int], bas
         figure.add_scatter(x=[None], y=[None], mode="lines+markers", line=line, marker=marker, name=f"seed {seed}")
 
 
+def label_ends(figure: go.Figure, ends: dict[str, float | None], row: int, col: int) -> None:
+    """The methods' names beside the ends of their curves, at the values `ends`, moved apart where they would meet."""
+    palette = colours(list(ends))
+    known = sorted((value, method) for method, value in ends.items() if value is not None)
+    values = [value for value, _ in known]
+    panel = [point for trace in figure.select_traces(row=row, col=col) for point in (trace.y or ())]
+    gap = 0.07 * (max(panel, default=0) - min(panel, default=0))
+    for i in range(1, len(values)):
+        values[i] = max(values[i], values[i - 1] + gap)
+    for value, (_, method) in zip(values, known, strict=True):
+        figure.add_annotation(
+            x=1.03, y=value, text=f"<b>{name(method)}</b>", font={"color": palette[method], "size": 12},
+            xanchor="left", showarrow=False, row=row, col=col,
+        )  # fmt: skip
+
+
+def left_titles(figure: go.Figure) -> None:
+    """Panel titles flush with the left end of their panels."""
+    domains = [axis.domain for axis in figure.select_xaxes()]
+    for title in figure.layout.annotations[: len(domains)]:
+        left, right = next(d for d in domains if abs(sum(d) / 2 - title.x) < 1e-6)
+        title.update(font={"size": 14}, xanchor="left", x=title.x - (right - left) / 2)
+
+
 def finish(figure: go.Figure, title: str, note: str, width: int, height: int) -> go.Figure:
     """Template, size, title and the note below: what intervals and references are."""
-    figure.update_layout(template=TEMPLATE, title={"text": title, "yref": "container", "y": 0.97}, width=width, height=height)
-    bottom = figure.layout.height
-    figure.update_layout(legend={"yref": "container", "y": 78 / bottom})
+    below = 92 + 18 * (note.count("<br>") + 1)
+    heading = {"text": title, "yref": "container", "y": 0.97}
+    figure.update_layout(template=TEMPLATE, title=heading, width=width, height=height, margin_b=below)
+    figure.update_layout(legend={"yref": "container", "y": (below - 46) / height})
     figure.add_annotation(
         text=note, xref="paper", yref="paper", x=0, y=0, yshift=-92, xanchor="left",
         yanchor="top", align="left", showarrow=False, font={"size": 11, "color": "#555555"},

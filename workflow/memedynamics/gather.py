@@ -1,6 +1,6 @@
 """Frames over many runs, for the analyses: whose file it is stands in its path.
 
-    samples/{method}/seed{seed}.parquet, traces/{method}/seed{seed}/…, runs/{method}/seed{seed}/run.json
+samples/{method}/seed{seed}.parquet, traces/{method}/seed{seed}/…, runs/{method}/seed{seed}/run.json
 """
 
 import json
@@ -60,7 +60,7 @@ def labelled(frame: pl.DataFrame, method: str, seed: int | None) -> pl.DataFrame
 
 
 def milestones(runs: Sequence[Path]) -> pl.DataFrame:
-    """Columns method, seed, fraction, step, reference from the runs' run.json; the base stands at fraction 0, step 0."""
+    """Columns method, seed, fraction, step, reference from the runs' run.json; the base is at fraction 0, step 0."""
     rows = [(BASE, None, 0.0, 0, BASE)]
     for path in runs:
         run = json.loads(Path(path).read_text())

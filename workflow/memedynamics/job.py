@@ -10,7 +10,6 @@ annotated: pydantic turns strings into paths and dicts into the config's models.
 import hashlib
 import inspect
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -108,7 +107,7 @@ class Bar(tqdm.tqdm):
 def progress(items: Iterable, what: str, total: int | None = None) -> Bar:
     """`items` with a progress bar: on the terminal of an interactive run, in the job's log otherwise."""
     try:
-        terminal = open("/dev/tty", "w")
+        terminal = open("/dev/tty", "w")  # noqa: SIM115
         return Bar(items, desc=what, total=total, file=terminal, leave=False, dynamic_ncols=True)
     except OSError:
         return Bar(items, desc=what, total=total, file=sys.stderr, mininterval=10, ascii=True)

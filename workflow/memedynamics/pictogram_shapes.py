@@ -1,6 +1,6 @@
 """The drawings that pictograms are made of: creatures of fictional groups, and what is done to them.
 
-Every drawing is in units of its canvas: x to the right, y down, (0, 0) the canvas's centre, 1 half the creature's height.
+Every drawing is in units of its canvas: x to the right, y down, (0, 0) the centre, 1 half the creature's height.
 """
 
 from collections.abc import Callable, Sequence
@@ -124,13 +124,18 @@ def tomatoes(c: Canvas) -> None:
         c.disc(x, y, 0.3, 0.27, RED)
         c.poly([(x - 0.12, y - 0.24), (x + 0.12, y - 0.24), (x, y - 0.42)], (60, 140, 60))
     for x, y in ((-0.45, -0.45), (0.5, 0.6)):
-        c.poly([(x - 0.3, y), (x - 0.1, y - 0.12), (x, y - 0.34), (x + 0.1, y - 0.1), (x + 0.32, y + 0.05), (x, y + 0.3)], RED)
+        c.poly(
+            [(x - 0.3, y), (x - 0.1, y - 0.12), (x, y - 0.34), (x + 0.1, y - 0.1), (x + 0.32, y + 0.05), (x, y + 0.3)],
+            RED,
+        )
 
 
 def storm(c: Canvas) -> None:
     """A thundercloud over the creature."""
     for x in (-1.2, 1.2):
-        c.poly([(x, -0.75), (x - 0.35, 0.05), (x - 0.05, 0.05), (x - 0.3, 0.8), (x + 0.35, -0.2), (x + 0.05, -0.2)], YELLOW)
+        c.poly(
+            [(x, -0.75), (x - 0.35, 0.05), (x - 0.05, 0.05), (x - 0.3, 0.8), (x + 0.35, -0.2), (x + 0.05, -0.2)], YELLOW
+        )
     for x, y in ((-1, -1.2), (-0.35, -1.4), (0.35, -1.4), (1, -1.2), (0, -1.1)):
         c.disc(x, y, 0.55, 0.32, GREY)
 
@@ -159,7 +164,12 @@ def crown(c: Canvas) -> None:
 
 def balloons(c: Canvas) -> None:
     """Balloons on both sides."""
-    for x, y, colour in ((-1.5, -0.7, RED), (1.5, -0.7, (66, 140, 220)), (-1.2, -0.1, YELLOW), (1.25, -0.1, (92, 184, 92))):
+    for x, y, colour in (
+        (-1.5, -0.7, RED),
+        (1.5, -0.7, (66, 140, 220)),
+        (-1.2, -0.1, YELLOW),
+        (1.25, -0.1, (92, 184, 92)),
+    ):
         c.line([(x, y), (x * 0.85, 1)], DARK, 0.05)
         c.disc(x, y, 0.36, 0.44, colour)
 

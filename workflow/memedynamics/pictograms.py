@@ -1,8 +1,9 @@
 """The embedded demo's memes: a creature of a fictional group to whom something is done, and a caption that judges it.
 
-The label is an interaction: a meme is hateful when its caption cheers at harm or scolds at a welcome. Memes come in fours
-of one group (harm, welcome) × (cheer, scold), so a caption occurs as often hateful as benign, and so does a kind of picture:
-neither alone decides. Style "shifted" draws the same scenes in another hand and words them anew: the out-of-domain set.
+The label is an interaction: a meme is hateful when its caption cheers at harm or scolds at a welcome. Memes come in
+fours of one group (harm, welcome) × (cheer, scold), so a caption occurs as often hateful as benign, and so does a kind
+of picture: neither alone decides. Style "shifted" draws the same scenes in another hand and words them anew: the
+out-of-domain set.
 """
 
 from collections.abc import Iterator
@@ -19,8 +20,22 @@ SIZE, OVERSAMPLING = 168, 2
 SPLITS = ("train", "val", "test")
 CHEERS = ("more of this", "so good to see", "keep it going", "well done all", "we love it", "just perfect")
 SCOLDS = ("stop this now", "how sad to see", "end it today", "shame on all", "we hate it", "just awful")
-SHIFTED_CHEERS = ("do more of it", "good to see", "keep this going", "so well done", "love it", "perfect day")
-SHIFTED_SCOLDS = ("stop all this", "sad to see", "end this now", "such a shame", "hate it", "awful day")
+SHIFTED_CHEERS = (
+    "do more of this",
+    "how good to see",
+    "please keep it going",
+    "all so well done",
+    "oh we love it",
+    "a perfect day",
+)
+SHIFTED_SCOLDS = (
+    "please stop this",
+    "oh so sad to see",
+    "do end it now",
+    "such a shame",
+    "oh we hate it",
+    "an awful day",
+)
 # The second line carries no stance. Those of `OWN` are seen in one split only, those of `SHIFTED` out of domain only.
 SECOND = ("when {group} show up", "says my neighbour", "monday mood", "{group} in our street", "every single time", "")
 OWN = {"train": "said my boss", "val": "says my teacher", "test": "friday mood"}
@@ -90,8 +105,8 @@ def draw(meant: Scene, style: str) -> Image.Image:
     picture = _paper(rng, side) if style == "shifted" else _sky(rng, side)
     pen = ImageDraw.Draw(picture)
     centre = tuple(side * (0.5 + rng.uniform(-0.03, 0.03, 2)))
-    unit = side * rng.uniform(0.185, 0.21) * (0.85 if style == "shifted" else 1)
-    outline, width = ((120, 60, 20), 7) if style == "shifted" else (DARK, 3)
+    unit = side * rng.uniform(0.185, 0.21) * (0.92 if style == "shifted" else 1)
+    outline, width = ((96, 52, 24), 5) if style == "shifted" else (DARK, 3)
     canvas = Canvas(pen, centre, unit, outline, width, _washed if style == "shifted" else lambda colour: colour)
     # The creature's face is no giveaway of the act: it varies freely.
     GROUPS[meant.group](canvas, bool(rng.integers(2)))
@@ -121,8 +136,8 @@ def _paper(rng: np.random.Generator, side: int) -> Image.Image:
 
 
 def _washed(colour: Colour) -> Colour:
-    """`colour` as water colour on paper: halfway to beige."""
-    return tuple((a + b) // 2 for a, b in zip(colour, (232, 214, 178), strict=True))
+    """`colour` as water colour on paper: a third of the way to beige."""
+    return tuple((2 * a + b) // 3 for a, b in zip(colour, (232, 214, 178), strict=True))
 
 
 def _letter(pen: ImageDraw.ImageDraw, text: str, side: int, middle: float) -> None:

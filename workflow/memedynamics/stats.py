@@ -16,7 +16,7 @@ LEVEL = 0.95
 
 
 def clusters(texts: Sequence[str]) -> np.ndarray:
-    """Cluster index of each text, (n,) from 0: texts equal up to case and white space share one; empty ones stand alone.
+    """Cluster of each text, (n,) from 0: texts equal up to case and white space share one; empty ones stand alone.
 
     Accents and punctuation are kept: captions that differ in them are different captions.
     """
@@ -28,7 +28,7 @@ def clusters(texts: Sequence[str]) -> np.ndarray:
 def resample_weights(num_clusters: int, resamples: int, name: str = "") -> np.ndarray:
     """How often each cluster is drawn: (resamples, num_clusters), every row summing to num_clusters.
 
-    Drawn with replacement (Efron & Tibshirani 1993, ch. 6). `name` seeds the draw: equal names and sizes, equal weights.
+    Drawn with replacement (Efron & Tibshirani 1993, ch. 6). Equal `name` and sizes, equal weights.
     """
     rng = np.random.default_rng([zlib.crc32(name.encode()), num_clusters])
     drawn = rng.integers(num_clusters, size=(resamples, num_clusters))
@@ -79,7 +79,7 @@ def f1(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
 def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Area under the ROC curve: P(score of a 1 > score of a 0) + ½ P(equal), the Mann-Whitney statistic.
 
-    `scores`, `labels` (n,); `weights` (R, n) gives one area a row, without it one area: (1,). NaN where a class is absent.
+    `scores`, `labels` (n,); `weights` (R, n) gives one area a row, without it one: (1,). NaN without both classes.
     """
     positive = np.asarray(labels) == 1
     weights = np.ones((1, len(positive))) if weights is None else weights

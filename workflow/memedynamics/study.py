@@ -94,6 +94,8 @@ def _explain(error: dict, raw: Mapping[str, object]) -> str:
     if path[:1] == ["methods"] and len(path) > 2:
         del path[2]
     where = ".".join(path)
+    if error["type"] == "extra_forbidden" and path[0] == "methods" and path[-1] == "prompt":
+        return f"{where}: a study has one prompt, the same for all methods; set the top-level key prompt"
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(path[-1], _keys(path[:-1]), n=1)
         return f"{where}: unknown key{f'; did you mean {near[0]!r}?' if near else ''}"
@@ -109,7 +111,9 @@ def _keys(path: list[str]) -> list[str]:
     kinds: list[object] = [Study]
     for part in path:
         kinds = [inner for kind in kinds for inner in _inside(kind, part)]
-    return [key for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel) for key in kind.model_fields]
+    return [
+        key for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel) for key in kind.model_fields
+    ]
 
 
 def _inside(kind: object, key: str) -> list[object]:
