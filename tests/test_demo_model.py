@@ -26,6 +26,11 @@ SCENES = [scene(f"train-{number:04d}") for number in range(48)]
 SHORT = DemoTraining(steps=3)
 
 
+def unusable(one):
+    """Malformed, or well-formed blocks without a decision in the last."""
+    return not one.format_ok or one.answer == "invalid"
+
+
 def grades(prompt, settings, count=4000):
     rng = np.random.default_rng(7)
     chosen = [SCENES[i % len(SCENES)] for i in range(count)]
@@ -43,24 +48,22 @@ def test_sound_targets_keep_every_prompts_format(name):
 def test_shares_of_malformed_and_wrong_targets(name, malformed, wrong):
     """Of 4,000 draws a share p has standard error sqrt(p (1 - p) / 4000) < 0.008: 0.03 is four of them."""
     found = grades(PROMPTS[name], DemoTraining(malformed=malformed, wrong=wrong))
-    assert np.mean([not one.format_ok for one in found]) == pytest.approx(malformed, abs=0.03)
-    sound = [one for one in found if one.format_ok]
-    assert all(one.answer != "invalid" for one in sound)
-    assert np.mean([not one.correct for one in sound]) == pytest.approx(wrong, abs=0.03)
+    assert np.mean([unusable(one) for one in found]) == pytest.approx(malformed, abs=0.03)
+    assert np.mean([not one.correct for one in found if not unusable(one)]) == pytest.approx(wrong, abs=0.03)
 
 
 @pytest.mark.parametrize("name", PROMPTS)
 def test_all_wrong_and_all_malformed(name):
     wrong = grades(PROMPTS[name], DemoTraining(malformed=0, wrong=1), 480)
     assert all(one.format_ok and not one.correct and one.answer != "invalid" for one in wrong)
-    assert not any(one.format_ok for one in grades(PROMPTS[name], DemoTraining(malformed=1, wrong=0), 480))
+    assert all(unusable(one) for one in grades(PROMPTS[name], DemoTraining(malformed=1, wrong=0), 480))
 
 
 @pytest.mark.parametrize("name", PROMPTS)
-def test_every_break_breaks_the_format(name):
+def test_every_break_makes_a_response_unusable(name):
     blocks = [(block, PROMPTS[name].labels["yes"] if block == "answer" else "words") for block in PROMPTS[name].blocks]
     for spoil in BREAKS:
-        assert not grade(spoil(blocks), 1, PROMPTS[name]).format_ok
+        assert unusable(grade(spoil(blocks), 1, PROMPTS[name]))
 
 
 def test_targets_tell_the_meme():
@@ -153,20 +156,17 @@ def test_training_moves_every_weight(model, memes, tmp_path):
     assert not still
 
 
-def test_the_loss_counts_the_targets_tokens_alone(model, memes):
+def test_the_loss_counts_the_responses_tokens_alone(model):
     processor = AutoProcessor.from_pretrained(model)
-    data = tables.read(memes, "data").head(3)
-    inputs = processor(
-        text=["<|image_pad|> a", "<|image_pad|> caption", "<|image_pad|> one more"],
-        images=[open_image(Path(path)) for path in data["image"]],
-        padding=True,
-        return_tensors="pt",
-    )
-    made = demo_model.batch(inputs, np.array([2, 0]), ["yes", "a longer reply"], processor)
-    for row, words in enumerate(["yes", "a longer reply"]):
-        labels = made["labels"][row]
-        assert processor.tokenizer.decode(labels[labels != -100]) == words + "<|im_end|>"
-        assert torch.equal(made["input_ids"][row][labels != -100], labels[labels != -100])
+    lessons = [("a", "yes"), ("a longer question", "a longer reply")]
+    made = demo_model.spoken(processor, lessons, patches=36)
+    for row, (asked, told) in enumerate(lessons):
+        ids, labels = made["input_ids"][row], made["labels"][row]
+        assert processor.tokenizer.decode(labels[labels != -100]) == told + "<|im_end|>"
+        assert torch.equal(ids[labels != -100], labels[labels != -100])
+        before = processor.tokenizer.decode(ids[: int((labels != -100).nonzero()[0])])
+        assert before.count("<|image_pad|>") == 9 and asked in before and before.endswith("assistant\n")
+        assert made["attention_mask"][row].sum() == (ids != processor.tokenizer.pad_token_id).sum()
 
 
 def test_as_a_job(memes, tmp_path):

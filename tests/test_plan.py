@@ -52,8 +52,8 @@ def test_loads_by_hand():
     found = {load.rule: load for load in plan.loads(study, rows, {"sft": plan.schedule(80, batch=8)})}
     assert found["sample_base"].units == 160 * 4
     assert found["train sft"].units == 2 * 10 * 8
-    # One milestone between start and end on 3 memes, the end on 60: 4 samples each; 2 trained runs and 1 external.
-    assert found["sample_policy"].units == 3 * 4 * (3 + 60)
-    # Base once and 3 runs × 2 later milestones on 20 probed prompts, and everybody's own samples.
-    assert found["score"].units == (1 + 3 * 2) * 20 * 4 + 3 * 4 * 63
+    # The end on 60 memes, and, of the 2 trained runs alone, the milestone between on 3: 4 samples each.
+    assert found["sample_policy"].units == 4 * (3 * 60 + 2 * 3)
+    # Base once, 2 trained runs × 2 later milestones, 1 external run × 1 on 20 probed prompts; everybody's own samples.
+    assert found["score"].units == (1 + 2 * 2 + 1) * 20 * 4 + 4 * (3 * 60 + 2 * 3)
     assert found["score"].jobs == 4

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.workflow
 SAMPLES = {"sample_base": 8, "gather_samples": 4}
 PAIRS = {"build_preferences": 1, "build_probes": 1}
 TRAINING = {"preflight": 3, "train_sft": 1, "train_dpo": 1, "train_grpo": 1}
-SCORES = {"sample_policy": 3, "score_base": 2, "score": 6}
+SCORES = {"sample_policy": 3, "score_base": 1, "score": 3}
 ANALYSES = {"accuracy": 1, "kl": 1, "figure_accuracy": 1, "figure_kl": 1}
 
 
@@ -71,7 +71,7 @@ def test_a_prompt_rebuilds_sampling_and_everything_after(copied):
 
 def test_a_seed_added_runs_that_seed_and_what_aggregates(copied):
     edit_study(copied, lambda study: study.update(seeds=[1, 2]))
-    new_run = {"train_sft": 1, "train_dpo": 1, "train_grpo": 1, "sample_policy": 3, "score": 6}
+    new_run = {"train_sft": 1, "train_dpo": 1, "train_grpo": 1, "sample_policy": 3, "score": 3}
     assert planned(copied) == Counter({**new_run, **ANALYSES})
 
 

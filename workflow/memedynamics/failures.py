@@ -8,7 +8,8 @@ from pathlib import Path
 def last_words(log: Path, lines: int = 15) -> str:
     """The `error:` line that a job ended with, or else the last `lines` of its log."""
     text = log.read_text(errors="replace").rstrip().splitlines() if log.exists() else []
-    named = [line for line in text[-lines:] if line.startswith("error: ")]
+    # A launcher writes its own traceback below the error of the job that it launched.
+    named = [line for line in text[-60:] if line.startswith("error: ")]
     return "\n".join(named[-1:] or text[-lines:])
 
 

@@ -34,8 +34,14 @@ def run_of(path: Path) -> tuple[str, int | None]:
 
 
 def files(paths: Iterable[Path]) -> list[Path]:
-    """`paths` with every folder replaced by the Parquet files below it, sorted."""
-    return sorted(found for path in paths for found in (path.rglob("*.parquet") if path.is_dir() else [path]))
+    """`paths` with every folder replaced by the Parquet files below it, sorted; a folder without any is refused."""
+    found: list[Path] = []
+    for path in paths:
+        below = list(path.rglob("*.parquet")) if path.is_dir() else [path]
+        if not below:
+            raise InputError(f"{path}: no Parquet file in this folder; run the rule that writes it")
+        found += below
+    return sorted(found)
 
 
 def by_run(paths: Iterable[Path]) -> dict[tuple[str, int | None], list[Path]]:
@@ -48,10 +54,18 @@ def by_run(paths: Iterable[Path]) -> dict[tuple[str, int | None], list[Path]]:
 
 def frames(paths: Iterable[Path], name: str, columns: list[str]) -> pl.DataFrame:
     """The tables of schema `name` at `paths` (files or folders), stacked, with columns method and seed."""
-    stacked = [
-        labelled(tables.read_all(found, name, columns), method, seed) for (method, seed), found in by_run(paths).items()
-    ]
+    stacked = []
+    for (method, seed), found in by_run(paths).items():
+        frame = tables.read_all(found, name, columns)
+        _refuse_empty(len(frame), found)
+        stacked.append(labelled(frame, method, seed))
     return pl.concat(stacked)
+
+
+def _refuse_empty(rows: int, paths: Sequence[Path]) -> None:
+    """A shard may be empty, all tables of one run may not."""
+    if not rows:
+        raise InputError(f"{', '.join(map(str, paths))}: no rows; delete it and run again")
 
 
 def labelled(frame: pl.DataFrame, method: str, seed: int | None) -> pl.DataFrame:
@@ -63,15 +77,24 @@ def milestones(runs: Sequence[Path]) -> pl.DataFrame:
     """Columns method, seed, fraction, step, reference from the runs' run.json; the base is at fraction 0, step 0."""
     rows = [(BASE, None, 0.0, 0, BASE)]
     for path in runs:
-        run = json.loads(Path(path).read_text())
-        rows += [(*run_of(path), float(label), step, run["reference"]) for label, step in run["steps"].items()]
+        try:
+            run = json.loads(Path(path).read_text())
+            rows += [(*run_of(path), float(label), step, run["reference"]) for label, step in run["steps"].items()]
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: no such file") from error
+        except (json.JSONDecodeError, KeyError) as error:
+            raise InputError(f"{path}: not a whole run.json ({error}); delete it and run again") from error
     schema = {"method": pl.String, "seed": pl.Int32, "fraction": pl.Float64, "step": pl.Int64, "reference": pl.String}
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def prompts(data: Iterable[Path]) -> pl.DataFrame:
     """One row a meme: dataset, split, id, label, text; sorted, so that indices into it are stable."""
-    return tables.read_all(sorted(data), "data", [*MEME, "label", "text"]).sort(MEME)
+    paths = sorted(data)
+    read = [tables.read(path, "data", [*MEME, "label", "text"]) for path in paths]
+    for path, frame in zip(paths, read, strict=True):
+        _refuse_empty(len(frame), [path])
+    return pl.concat(read).sort(MEME)
 
 
 def finish(rows: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
@@ -90,6 +113,5 @@ def finish(rows: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
 def scan(paths: Iterable[Path], name: str) -> pl.LazyFrame:
     """The tables of schema `name` at `paths`, lazily, categories as strings: for tables larger than memory."""
     paths = list(paths)
-    for path in paths:
-        tables.read(path, name, columns=[])
+    _refuse_empty(sum(len(tables.read(path, name, columns=["study"])) for path in paths), paths)
     return pl.scan_parquet(paths).with_columns(cs.categorical().cast(pl.String))

@@ -35,19 +35,23 @@ def schedule(
     warmup: float = 0.0,
     processes: int = 1,
     group: int = 1,
+    rounds: int | None = None,
+    iterations: int = 1,
     fractions: tuple[float, ...] = (1.0,),
 ) -> Schedule:
     """Steps of a training on `examples` prompts or pairs with `batch` rows a device and step of accumulation.
 
-    `group` is GRPO's completions a prompt: rows are then completions. `warmup` below 1 is a share of the total.
+    `group` is GRPO's completions a prompt: rows are then completions, drawn for `rounds` batches at once (empty: for
+    one optimiser step) and used `iterations` times. `warmup` below 1 is a share of the total.
     1,000 examples, batch 4 × 4, 3 epochs: 63 steps an epoch, 189 in all.
     """
     # Without groups the last short batch counts; GRPO's sampler drops prompts that do not fill a generation batch.
-    per_round = batch * processes * accumulation // group
+    rounds = rounds or accumulation
     if group > 1:
-        per_epoch = max(examples // per_round, 1)
+        batches = examples // (batch * processes * rounds // group) * rounds * iterations
     else:
-        per_epoch = math.ceil(math.ceil(examples / (batch * processes)) / accumulation)
+        batches = math.ceil(examples / (batch * processes))
+    per_epoch = max(math.ceil(batches / accumulation), 1)
     total = max_steps if max_steps > 0 else math.ceil(per_epoch * epochs)
     warm = math.ceil(warmup * total) if warmup < 1 else int(warmup)
     return Schedule(per_epoch, total, warm, batch * accumulation * processes, milestone_steps(fractions, total))
@@ -76,10 +80,13 @@ class Load(NamedTuple):
 def loads(study: Study, rows: dict[tuple[str, str], int], schedules: dict[str, Schedule]) -> list[Load]:
     """The work of every costly rule, from the number of memes by (dataset, split) and each method's schedule."""
     samples, seeds = study.sampling.num_samples, len(study.seeds)
-    own, probes = own_responses(study, rows), probed(study, rows) * samples
+    between, final = own_responses(study, rows)
     trained = [name for name, method in study.methods.items() if method.kind != "external"]
+    # A run trained elsewhere has no milestone but its end.
     runs = len(trained) * seeds + len(study.methods) - len(trained)
-    later = len(study.milestones) - 1
+    own = runs * final + len(trained) * seeds * between
+    scored = 1 + runs + len(trained) * seeds * (len(study.milestones) - 2)
+    probes = probed(study, rows) * samples
     shards = study.scoring.shards
     return [
         Load("prepare_dataset", len({d for d, _ in rows}), sum(rows.values()), "memes", False),
@@ -90,13 +97,13 @@ def loads(study: Study, rows: dict[tuple[str, str], int], schedules: dict[str, S
             for name in trained
             for what in [{"sft": "examples", "dpo": "pairs", "grpo": "completions"}[study.methods[name].kind]]
         ],
-        Load("sample_policy", runs, runs * own, "responses", True),
-        Load("score", (runs + 1) * shards, (1 + runs * later) * probes + runs * own, "responses", True),
+        Load("sample_policy", runs, own, "responses", True),
+        Load("score", (runs + 1) * shards, scored * probes + own, "responses", True),
     ]
 
 
-def own_responses(study: Study, rows: dict[tuple[str, str], int]) -> int:
-    """Responses that one run draws itself: a few val prompts at each milestone, the final sets at the end."""
+def own_responses(study: Study, rows: dict[tuple[str, str], int]) -> tuple[int, int]:
+    """Responses that one run draws itself: at all milestones between (a few val prompts), at its end (final sets)."""
     samples = study.own_samples.num_samples or study.sampling.num_samples
     val = rows.get((study.in_domain, "val"), 0)
     final = {
@@ -105,7 +112,7 @@ def own_responses(study: Study, rows: dict[tuple[str, str], int]) -> int:
         "out_of_domain": sum(rows.get((name, "test"), 0) for name in study.out_of_domain),
     }
     between = (len(study.milestones) - 2) * min(study.own_samples.milestones, val)
-    return samples * (between + sum(final[part] for part in study.own_samples.final))
+    return samples * between, samples * sum(final[part] for part in study.own_samples.final)
 
 
 def probed(study: Study, rows: dict[tuple[str, str], int]) -> int:

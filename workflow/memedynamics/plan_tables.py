@@ -7,46 +7,49 @@ from rich.table import Table
 from memedynamics import checkpoints
 from memedynamics.config import Study
 from memedynamics.costs import Cost, needed
-from memedynamics.plan import GB, Load, Schedule, memory
+from memedynamics.inventory import Memes
+from memedynamics.plan import Load, Schedule, memory
+
+WIDTH = 100  # columns; the plan goes through a pipe into its log, so the terminal's own are not known
+WORDS = {"split", "known from", "saved at step", "unit"}  # columns of words; the others hold numbers
 
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=not number)
+        words = not number or column in WORDS
+        table.add_column(column, justify="left" if words else "right", no_wrap=not number)
     return table
 
 
-def data(rows: dict[tuple[str, str], int], built: bool, paired: int) -> Table:
-    """Memes by dataset and split, and how many prompts train."""
-    table = _table("\nMemes", "dataset", "split", "memes")
-    for (name, split), count in rows.items():
-        table.add_row(name, split, f"{count:,}" if count else "not found")
-    table.add_row("preference pairs", "train", f"{paired:,}" if built else f"at most {paired:,}")
+def data(rows: dict[tuple[str, str], Memes]) -> Table:
+    """Memes by dataset and split, and where the numbers come from."""
+    table = _table("\nMemes", "dataset", "split", "memes", "known from")
+    for (name, split), found in rows.items():
+        table.add_row(name, split, f"{found.count:,}" if found.count else "?", found.known)
     return table
 
 
 def methods(study: Study, schedules: dict[str, Schedule], model: Path | None) -> Table:
     """Each method's schedule, trainable parameters, and memory without activations."""
-    columns = ("steps/epoch", "steps", "warm-up", "batch", "saved at", "trainable", "memory")
-    table = _table("\nTraining, one run each", "method", *columns)
+    columns = ("steps/epoch", "steps", "warm-up", "batch", "trainable", "memory", "saved at step")
+    table = _table("\nTraining, each run", "method", *columns)
     for name, plan in schedules.items():
         adapter = study.methods[name].adapter or study.adapter
         trainable, weights = "?", "?"
         if model:
             count = checkpoints.lora_parameters(model, adapter.r, adapter.layers)
             trainable = f"{count / 1e6:.2f} M"
-            whole = memory(checkpoints.count_parameters(model) + count, count, study.base_model.dtype)
-            weights = f"{whole / GB:.1f} GB"
-        saves = " ".join(str(step) for step in dict.fromkeys(plan.saves.values()))
+            weights = size(memory(checkpoints.count_parameters(model), count, study.base_model.dtype))
+        saves = " ".join(f"{step:,}" for step in dict.fromkeys(plan.saves.values()))
         numbers = (plan.steps_per_epoch, plan.total_steps, plan.warmup_steps, plan.effective_batch)
-        table.add_row(name, *(f"{number:,}" for number in numbers), saves, trainable, weights)
+        table.add_row(name, *(f"{number:,}" for number in numbers), trainable, weights, saves)
     return table
 
 
 def rules(loads: list[Load], costs: dict[str, Cost]) -> Table:
     """Each rule's jobs and work, and hours and disk where a trial has measured them."""
-    table = _table("\nWork, whole study", "rule", "jobs", "work", "", "GPU-hours", "disk")
+    table = _table("\nWork, whole study", "rule", "jobs", "work", "unit", "GPU-hours", "disk")
     total, disk = 0.0, 0.0
     for load in loads:
         need = needed(load, costs[load.rule]) if load.rule in costs else None
@@ -78,11 +81,24 @@ def size(count: float) -> str:
     return f"{count:,.2f} GB"
 
 
-def notes(costs: dict[str, Cost], model: Path | None) -> list[str]:
-    """What the reader should know about the numbers above."""
-    lines = ["\nMemory is weights, gradients and optimiser state; activations come on top."]
-    if model is None:
-        lines.append("Parameters are unknown until the base model is here: run `snakemake prefetch --cores 1`.")
+def notes(
+    study: Study, rows: dict[tuple[str, str], Memes], pairs: int | None, model: Path | None, costs: dict[str, Cost]
+) -> list[str]:
+    """What the numbers rest on, and what to run to know them better; `pairs` is None until they are built."""
+    lines = ["", "Memory: weights, gradients and optimiser state; activations come on top."]
+    if pairs is None:
+        lines.append("Steps: as if every train prompt gave a preference pair; fewer once the pairs are built.")
+    else:
+        lines.append(f"Steps: {pairs:,} preference pairs are built.")
+    missing = {name for (name, _), found in rows.items() if found.known in ("published", "not found")}
+    for name in sorted(missing):
+        source = study.datasets[name]
+        where = f"in {source.root}; put its files there" if source.root else "here; run `snakemake --cores 1 prefetch`"
+        lines.append(f"Data: {name} is not {where}.")
+    if model is None and study.base_model.source == "demo":
+        lines.append("Parameters, memory: unknown until the demo's model is made: `snakemake --cores all base_model`.")
+    elif model is None:
+        lines.append("Parameters, memory: unknown until the base model is here: `snakemake --cores 1 prefetch`.")
     if not costs:
-        lines.append("GPU-hours and disk are unknown until a trial: `snakemake --cores all --config trial=true`.")
+        lines.append("GPU-hours, disk: unknown until a trial: `snakemake --cores all --config trial=true`.")
     return lines

@@ -8,6 +8,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
 from memedynamics import checkpoints
+from memedynamics.config import BaseModelConfig
 from memedynamics.errors import InputError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -33,6 +34,19 @@ def locate(source: str, revision: str | None, key: str) -> Path:
         return Path(snapshot_download(source, revision=revision, local_files_only=True))
     except OSError as error:
         raise InputError(f"{key}: {source} at {revision} is not in the hub cache; run `snakemake prefetch`") from error
+
+
+def find(base: BaseModelConfig, built: Path) -> Path | None:
+    """The base model's folder where its weights are on this machine: the study's own, `built`, or where it comes from.
+
+    Nothing is fetched or made; None where the model, or a part of it, is still missing.
+    """
+    try:
+        folder = built if built.is_dir() else locate(base.source, base.revision, "base_model.source")
+        checkpoints.weight_files(folder)
+    except InputError:
+        return None
+    return folder
 
 
 def fetch(source: str, revision: str | None, key: str) -> Path:

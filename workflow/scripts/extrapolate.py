@@ -12,12 +12,11 @@ from memedynamics.training import defaults
 
 def main(study: Study, splits: list[tuple[str, str]], root: Path, costs_file: Path) -> None:
     whole = Path("results") / study.study
-    rows = inventory.memes(study, whole, splits)
-    train = rows[study.in_domain, "train"]
-    schedules = inventory.schedules(study, defaults(), train, inventory.pairs(whole, train))
+    rows = {split: found.count for split, found in inventory.memes(study, whole, splits).items()}
+    schedules = inventory.schedules(study, defaults(), rows[study.in_domain, "train"], inventory.pairs(whole))
     measured = trial.measure(root, study, {name: found.effective_batch for name, found in schedules.items()})
     costs.write(measured, costs_file)
-    console = Console()
+    console = Console(width=plan_tables.WIDTH)
     console.print(plan_tables.speed(measured))
     console.print(plan_tables.rules(plan.loads(study, rows, schedules), measured))
 

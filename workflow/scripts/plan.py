@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from memedynamics import checkpoints, costs, inventory, plan, plan_tables
+from memedynamics import costs, inventory, plan, plan_tables, sources
 from memedynamics.config import Study
 from memedynamics.job import run
 from memedynamics.training import defaults
@@ -12,19 +12,18 @@ from memedynamics.training import defaults
 
 def main(study: Study, splits: list[tuple[str, str]]) -> None:
     root = Path("results") / study.study
-    rows = inventory.memes(study, root, splits)
-    train = rows[study.in_domain, "train"]
-    paired = inventory.pairs(root, train)
-    schedules = inventory.schedules(study, defaults(), train, paired)
-    loads = plan.loads(study, rows, schedules)
+    memes = inventory.memes(study, root, splits)
+    rows = {split: found.count for split, found in memes.items()}
+    pairs = inventory.pairs(root)
+    schedules = inventory.schedules(study, defaults(), rows[study.in_domain, "train"], pairs)
     known = costs.read(Path(f"{root}-trial") / "costs.json")
-    model = checkpoints.find(study.base_model, root / "model")
-    console = Console()
-    console.print(plan_tables.data(rows, (root / "preferences.parquet").exists(), paired))
+    model = sources.find(study.base_model, root / "model")
+    console = Console(width=plan_tables.WIDTH)
+    console.print(plan_tables.data(memes))
     console.print(plan_tables.methods(study, schedules, model))
-    console.print(plan_tables.rules(loads, known))
-    for line in plan_tables.notes(known, model):
-        console.print(line)
+    console.print(plan_tables.rules(plan.loads(study, rows, schedules), known))
+    for line in plan_tables.notes(study, memes, pairs, model, known):
+        console.print(line, soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":
