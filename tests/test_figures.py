@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from pathlib import Path
 
 import plotly.graph_objects as go
 import polars as pl
@@ -12,6 +11,7 @@ from plotly.offline import get_plotlyjs
 
 from analysed_study import script, write
 from memedynamics import figures, tables
+from memedynamics.errors import InputError
 from memedynamics.figure_accuracy import figure_accuracy
 from memedynamics.figure_kl import figure_kl
 from synthetic import FRACTIONS, METHODS, SEEDS
@@ -63,7 +63,7 @@ VAL = {"dataset": "memes", "split": "val"}
 EXACT = {"estimator": "exact", "statistic": "per_response", "span": "all"}
 CURVES = {
     ("accuracy", 2, 1): ({"statistic": "accuracy_difference", "versus": "base", **VAL}, 100),
-    ("accuracy", 2, 3): ({"statistic": "format_share", "versus": None, **VAL}, 100),
+    ("accuracy", 2, 3): ({"statistic": "format_share_difference", "versus": "base", **VAL}, 100),
     ("accuracy", 2, 5): ({"statistic": "probe_accuracy_gap", "versus": None}, 100),
     ("kl", 1, 1): ({**EXACT, "direction": "forward", **VAL}, 1),
     ("kl", 2, 1): ({**EXACT, "direction": "reverse", **VAL}, 1),
@@ -207,6 +207,6 @@ def test_one_dataset_is_not_named():
 
 
 def test_a_missing_table(tmp_path):
-    with pytest.raises(ValueError, match="no such table"):
+    with pytest.raises(InputError, match="no such table"):
         script("figure_kl").main(tmp_path / "kl.parquet", tmp_path / "kl.html")
-    assert not Path(tmp_path / "kl.html").exists()
+    assert not (tmp_path / "kl.html").exists()

@@ -61,15 +61,14 @@ def test_pairs_and_rows(tmp_path):
 
 
 def test_schedules_take_a_methods_own_arguments_first():
-    """600 prompts, 500 pairs. SFT 500 / 16 = 31.25, so 32 steps; DPO 500 / 10 = 50; GRPO on all prompts 600 / 8 = 75."""
+    """600 prompts, 500 pairs: SFT 500 / 16 = 31.25, so 32 steps; DPO 500 / 10 = 50; GRPO, on all, 600 / 8 = 75."""
     methods = {
         "sft": {"kind": "sft"},
         "dpo": {"kind": "dpo", "args": {"per_device_train_batch_size": 10, "warmup_steps": 0.1}},
         "grpo": {"kind": "grpo", "args": {"num_generations": 2}, "train_prompts": "all"},
         "mine": {"kind": "external", "path": "/x"},
     }
-    training = {"per_device_train_batch_size": 16, "num_train_epochs": "1", "milestones": None}
-    del training["milestones"]
+    training = {"per_device_train_batch_size": 16, "num_train_epochs": 1}
     found = inventory.schedules(study(methods, training=training, milestones=[0, 0.5, 1]), defaults(), 600, 500)
     assert {name: plan.total_steps for name, plan in found.items()} == {"sft": 32, "dpo": 50, "grpo": 75}
     assert found["dpo"].warmup_steps == 5 and found["dpo"].saves == {"0": 0, "0.5": 25, "1": 50}

@@ -95,8 +95,8 @@ def test_the_shifted_style_means_the_same_in_other_pictures_and_words():
         assert draw(meant, "plain").tobytes() != draw(meant, "shifted").tobytes()
 
 
-def test_pictures_differ_within_a_split_and_are_no_giveaway():
-    """The face varies freely: with one group and act, both labels are drawn with more than one face and background."""
+def test_no_two_pictures_of_a_split_are_alike():
+    """Not even those of one group and act: position, scale and colours vary with the meme's number."""
     found = scenes("train", 200)
     assert len({draw(meant, "plain").tobytes() for meant in found}) == len(found)
 

@@ -5,8 +5,10 @@ import json
 import polars as pl
 import pytest
 
-from memedynamics import plan, trial
+from memedynamics import costs, plan, trial
+from memedynamics.config import Dataset
 from memedynamics.study import load_study
+from tiny_study import script
 
 STUDY = load_study(
     {
@@ -98,3 +100,22 @@ def test_an_empty_folder(tmp_path):
     """A trial that did nothing cost nothing; nothing is divided by zero."""
     found = trial.measure(tmp_path, STUDY, {"sft": 16, "grpo": 64})
     assert all(set(cost) == {0} for cost in found.values())
+
+
+def test_the_trials_last_job(root, tmp_path, monkeypatch, capsys):
+    """The script writes what was measured and prints it for the whole study: 600 memes, 3 seeds, 4,800 responses.
+
+    SFT's default batch is 8: 8 steps of 8 examples in 12.8 s are 200 ms an example.
+    """
+    monkeypatch.chdir(tmp_path)
+    splits = [("p", "train"), ("p", "val"), ("p", "test")]
+    sizes = {"reader": "pictograms", "splits": {"train": 200, "val": 200, "test": 200}}
+    study = STUDY.model_copy(update={"datasets": {"p": Dataset(**sizes)}})
+    script("extrapolate")(study, splits, root, root / "costs.json")
+    assert costs.read(root / "costs.json") == trial.measure(root, study, {"sft": 8, "grpo": 8})
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 100 and "?" not in text
+    lines = [line.split() for line in text.splitlines()]
+    assert ["train", "sft", "7.2", "200.0", "500"] in lines
+    # 3 jobs × 10 s + 4,800 responses × 0.1 s = 510 s.
+    assert ["sample_base", "3", "4,800", "responses", f"{510 / 3600:.2f}"] in [line[:5] for line in lines]

@@ -1,97 +1,81 @@
-"""Figure of the analysis `accuracy`: where each method ends, and how it gets there."""
+"""Figure of the analysis `accuracy`: where each method ends, how it gets there, and what it overfits."""
 
 import plotly.graph_objects as go
 import polars as pl
 from plotly.subplots import make_subplots
 
-from memedynamics import figures
+from memedynamics import figures, panels
 from memedynamics.gather import BASE
 
 NOTE = (
-    "Bars and bands: 95 % cluster bootstrap over prompts (memes with equal captions are one cluster), paired across "
-    "methods. Invalid answers count as wrong.<br>c: policy minus base on the same prompts. e: decision "
-    "P(Yes) ≥ ½ after the base’s rationales, which every policy reads on train and val alike; above 0 is overfitting."
+    "Bars: 95 % cluster bootstrap over prompts (equal captions are one cluster), paired across methods; an invalid "
+    "answer is wrong. Grey: the base and its interval.<br>c: policy minus base on the same prompts. "
+    "e: share of decisions P(Yes) ≥ ½ on the label’s side after the base’s rationales; above the base is overfitting."
 )
+LEVEL = 0.05
 
 
 def figure_accuracy(frame: pl.DataFrame) -> go.Figure:
-    """Accuracy and AUROC at the end by dataset and split; change, format and train-val gap along training on val."""
-    titles = [
-        "<b>a</b>  Accuracy at the end of training",
-        "<b>b</b>  AUROC at the end of training",
-        "<b>c</b>  Accuracy gained on val",
-        "<b>d</b>  Responses in format, val",
-        "<b>e</b>  Train − val gap of the decision",
+    """The figure of `frame`, a table of the analysis `accuracy`."""
+    specs = [[{"colspan": 3}, None, None] * 2, [{"colspan": 2}, None] * 3]
+    figure = make_subplots(rows=2, cols=6, specs=specs, vertical_spacing=0.17, horizontal_spacing=0.085)
+    percent = frame.with_columns(pl.col("value", "ci_low", "ci_high") * 100, unit=pl.lit("%"))
+    alone = percent.filter(pl.col("versus").is_null())
+    _final(figure, alone, 1, "a", "Accuracy at the end of training", "accuracy", "accuracy (%)")
+    _final(figure, alone, 4, "b", "AUROC at the end of training", "auroc", "AUROC (%)")
+    gained = percent.filter((pl.col("versus") == BASE) & (pl.col("split") == "val"))
+    val = alone.filter(pl.col("split") == "val")
+    gap = alone.filter(pl.col("split") == "train-val")
+    _along(figure, gained, 1, "c", "Accuracy gained on val", "accuracy_difference", "gain over base (points)", 0.0)
+    _along(figure, val, 3, "d", "Responses in format, val", "format_share", "well-formed (%)")
+    _along(figure, gap, 5, "e", "Overfitting of the decision", "probe_accuracy_gap", "train − val (points)")
+    note = f"{NOTE}<br>{_votes(frame.filter(pl.col('split') == 'val'))}"
+    return figures.finish(figure, frame, "What each method did to accuracy", note, 2)
+
+
+def _final(figure: go.Figure, rows: pl.DataFrame, col: int, letter: str, text: str, statistic: str, unit: str) -> None:
+    panels.title(figure, 1, col, letter, text)
+    rows = rows.filter(pl.col("statistic") == statistic)
+    policies = pl.col("method") != BASE
+    last = rows.filter(policies & (pl.col("fraction") == pl.col("fraction").filter(policies).max()))
+    rows = pl.concat([rows.filter(~policies), last]).with_columns(
+        place=pl.concat_str("dataset", "split", separator="/")
+    )
+    home = rows.filter(pl.col("split") == "val")["dataset"].to_list()
+    found = rows.filter(policies).select("dataset", "split", "place").unique()
+    order = found.sort(~pl.col("dataset").is_in(home), "dataset", pl.col("split") != "val", "split").rows()
+    panels.groups(
+        figure, 1, col, rows, "place", [(place, f"{dataset}<br>{split}") for dataset, split, place in order], unit
+    )
+
+
+def _along(
+    figure: go.Figure, rows: pl.DataFrame, col: int, letter: str, text: str, statistic: str, unit: str,
+    start: float | None = None,
+) -> None:  # fmt: skip
+    """Curves start at the base's value, which is `start` where the statistic compares with the base itself."""
+    panels.title(figure, 2, col, letter, text)
+    rows = rows.filter(pl.col("statistic") == statistic)
+    base = rows.filter(pl.col("method") == BASE)["value"].to_list()
+    panels.curves(figure, 2, col, rows, unit, start if start is not None else next(iter(base), None))
+
+
+def _votes(val: pl.DataFrame) -> str:
+    """Which majority votes differ at the end of training, in every seed and the same direction."""
+    names = ["mcnemar_p_holm", "only_this_right", "only_versus_right"]
+    tests = val.filter(pl.col("statistic").is_in(names)).pivot(
+        "statistic", index=["method", "versus", "seed"], values="value"
+    )
+    if tests.is_empty():
+        return "Nothing to compare majority votes with."
+    better = pl.col("only_this_right") > pl.col("only_versus_right")
+    pairs = tests.group_by("method", "versus").agg(
+        clear=(pl.col("mcnemar_p_holm") < LEVEL).all(), up=better.all(), down=(~better).all()
+    )
+    clear = pairs.filter(pl.col("clear") & (pl.col("up") | pl.col("down"))).sort("versus", "method").to_dicts()
+    found = [
+        " > ".join(figures.name(row[k]) for k in (("method", "versus") if row["up"] else ("versus", "method")))
+        for row in clear
     ]
-    figure = make_subplots(
-        rows=2, cols=6, specs=[[{"colspan": 3}, None, None] * 2, [{"colspan": 2}, None] * 3],
-        subplot_titles=titles, vertical_spacing=0.2, horizontal_spacing=0.09,
-    )  # fmt: skip
-    _final(figure, frame, "accuracy", 1, "accuracy (%)")
-    _final(figure, frame, "auroc", 4, "AUROC (%)")
-    val = frame.filter(pl.col("split") == "val")
-    _along(figure, val.filter(pl.col("versus") == BASE), "accuracy_difference", 1, "change from base (points)", 0.0)
-    _along(figure, val, "format_share", 3, "well-formed (%)", None)
-    _along(figure, frame, "probe_accuracy_gap", 5, "train − val (points)", None)
-    figures.add_key(figure, _methods(frame), figures.seeds_of(frame))
-    figures.left_titles(figure)
-    return figures.finish(figure, "What each method did to accuracy", NOTE, 1120, 800)
-
-
-def _methods(frame: pl.DataFrame) -> list[str]:
-    return [method for method in figures.ordered(frame["method"].to_list()) if method != BASE]
-
-
-def _percent(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.with_columns(pl.col("value", "ci_low", "ci_high") * 100, unit=pl.lit("%"))
-
-
-def _final(figure: go.Figure, frame: pl.DataFrame, statistic: str, col: int, unit: str) -> None:
-    """Groups along x: dataset and split; within a group the base as a line with its interval, then every run."""
-    here = _percent(frame.filter((pl.col("statistic") == statistic) & pl.col("versus").is_null()))
-    last = here.filter((pl.col("method") != BASE) & (pl.col("fraction") == pl.col("fraction").max()))
-    places = last.select("dataset", "split").unique().sort("dataset", pl.col("split") != "val", "split").rows()
-    palette, seeds, methods = figures.colours(here["method"].to_list()), figures.seeds_of(here), _methods(here)
-    step = 0.7 / max(1, len(methods) * len(seeds) - 1)
-    for at, (dataset, split) in enumerate(places):
-        group = (pl.col("dataset") == dataset) & (pl.col("split") == split)
-        _reference(figure, here.filter(group & (pl.col("method") == BASE)), at, col)
-        for i, (method, seed) in enumerate((m, s) for m in methods for s in seeds):
-            row = last.filter(group & (pl.col("method") == method) & (pl.col("seed") == seed))
-            figures.draw_points(
-                figure, row, [at - 0.35 + i * step] * len(row), 1, col, palette[method], seeds.index(seed)
-            )
-    labels = [figures.place(dataset, split) for dataset, split in places]
-    figure.update_xaxes(tickvals=list(range(len(places))), ticktext=labels, showgrid=False, row=1, col=col)
-    figure.update_yaxes(title_text=unit, row=1, col=col)
-
-
-def _reference(figure: go.Figure, base: pl.DataFrame, at: int, col: int) -> None:
-    if base.is_empty():
-        return
-    low, value, high = base.select("ci_low", "value", "ci_high").row(0)
-    x, colour = [at - 0.44, at + 0.44], figures.BASE_COLOUR
-    band = {"x": x + x[::-1], "y": [low, low, high, high], "fill": "toself", "fillcolor": figures.faded(colour, 0.15)}
-    figure.add_scatter(**band, mode="lines", line_width=0, hoverinfo="skip", showlegend=False, row=1, col=col)
-    line = {"mode": "lines", "line": {"color": colour, "width": 2}, "hovertext": figures.hover(base) * 2}
-    figure.add_scatter(x=x, y=[value] * 2, **line, hoverinfo="text", showlegend=False, row=1, col=col)
-
-
-def _along(figure: go.Figure, frame: pl.DataFrame, statistic: str, col: int, unit: str, zero: float | None) -> None:
-    """A statistic against the fraction of training; curves start at the base's value, drawn as a grey line."""
-    here = _percent(frame.filter(pl.col("statistic") == statistic))
-    base = here.filter(pl.col("method") == BASE)["value"].to_list()
-    start = zero if zero is not None else next(iter(base), None)
-    palette, seeds = figures.colours(here["method"].to_list()), figures.seeds_of(here)
-    ends = {}
-    for method in _methods(here):
-        for i, seed in enumerate(seeds):
-            run = here.filter((pl.col("method") == method) & (pl.col("seed") == seed))
-            figures.draw_curve(figure, run, 2, col, palette[method], i, start)
-        last = here.filter((pl.col("method") == method) & (pl.col("fraction") == here["fraction"].max()))
-        ends[method] = last["value"].mean()
-    figures.label_ends(figure, ends, 2, col)
-    if start is not None:
-        figure.add_hline(y=start, line={"color": figures.BASE_COLOUR, "width": 1.5}, layer="below", row=2, col=col)
-    figure.update_xaxes(title_text="fraction of training", range=[-0.03, 1.22], tickvals=[0, 0.5, 1], row=2, col=col)
-    figure.update_yaxes(title_text=unit, row=2, col=col)
+    many = f"; {len(pairs) - len(clear)} other pairs do not" if len(pairs) > len(clear) else ""
+    return f"Majority votes that differ on val in every seed (exact McNemar, Holm, p &lt; {LEVEL}): {', '.join(found) or 'none'}{many}."

@@ -1,86 +1,121 @@
-"""Figure of the analysis `kl`: how far each method moved from the base, where, and in which part of the response."""
+"""Figure of the analysis `kl`: how far each method moved, where, on which tokens, and above which noise."""
 
 import plotly.graph_objects as go
 import polars as pl
 from plotly.subplots import make_subplots
 
-from memedynamics import figures
+from memedynamics import figures, panels
 from memedynamics.gather import BASE
 
-SPANS = ("format", "rationale", "answer", "end")
 NOTE = (
-    "Exact KL over the vocabulary at every token, summed over a response. Bars and bands: 95 % cluster bootstrap over "
-    "prompts.<br>Dotted grey: noise floor, the base against itself through the other code path (left out where it is "
-    "under 1e-6 nat).<br>a, b, d, e on the base’s samples; c on the policy’s own. e: between the "
-    "Bernoulli distributions of P(Yes)."
+    "Sums over a response’s tokens of the KL over the whole vocabulary, mean over prompts; bars: 95 % cluster bootstrap "
+    "over prompts (equal captions are one cluster).<br>Forward on the base’s samples, reverse on each policy’s own. "
+    "d–h: end of training; e–h: in-domain val. g: k1 and k3 estimate the same KL from the sampled tokens alone."
+    "<br>h: a movement counts where it clears the floors: the base against itself through another code path, and "
+    "two seeds of one method against each other (lower bars that reach 0 are left out)."
 )
+SPANS = [("rationale", "rationale"), ("answer", "answer"), ("format", "format<br>tags"), ("end", "end<br>token")]
+FLOORS = [("floor", "base, other<br>code path"), ("seeds", "between<br>seeds"), ("moved", "forward KL<br>from base")]
+NAT = "nat / response"
 
 
 def figure_kl(frame: pl.DataFrame) -> go.Figure:
-    """Forward and reverse KL along training on val; forward KL at the end by data, by span and against Monte Carlo."""
-    titles = [
-        "<b>a</b>  Forward KL on val",
-        "<b>b</b>  Forward KL at the end",
-        "<b>c</b>  Reverse KL on val, own samples",
-        "<b>d</b>  Forward KL at the end, val, by span",
-        "<b>e</b>  Decision KL on val",
+    """The figure of `frame`, a table of the analysis `kl`."""
+    wide = [{"colspan": 2}, None]
+    specs = [wide * 3, wide * 3, [{"colspan": 3}, None, None] * 2]
+    figure = make_subplots(rows=3, cols=6, specs=specs, vertical_spacing=0.11, horizontal_spacing=0.085)
+    own = frame.filter(pl.col("versus").is_null())
+    val, last = own.filter(pl.col("split") == "val"), _last(own)
+    _along(figure, val, 1, "a", "Forward KL(π<sub>0</sub>‖π) on val", "forward", "exact")
+    _along(figure, val, 3, "b", "Reverse KL(π‖π<sub>0</sub>) on val", "reverse", "exact")
+    _along(figure, val, 5, "c", "KL of the decision, val", "forward", "decision")
+    _places(figure, last)
+    here = last.filter(pl.col("split") == "val")
+    _spans(figure, here)
+    _per_token(figure, here)
+    _monte_carlo(figure, here)
+    _floors(figure, frame)
+    return figures.finish(figure, frame, "How far each method moved from the base model", _note(frame), 3)
+
+
+def _last(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.filter((pl.col("method") != BASE) & (pl.col("fraction") == pl.col("fraction").max()))
+
+
+def _whole(frame: pl.DataFrame, direction: str, estimator: str = "exact") -> pl.DataFrame:
+    return frame.filter(
+        (pl.col("direction") == direction)
+        & (pl.col("estimator") == estimator)
+        & pl.col("span").is_in(["all", "answer"] if estimator == "decision" else ["all"])
+        & (pl.col("statistic") == "per_response")
+    )
+
+
+def _along(figure: go.Figure, val: pl.DataFrame, col: int, letter: str, text: str, direction: str, kind: str) -> None:
+    panels.title(figure, 1, col, letter, text)
+    unit = "nat / decision" if kind == "decision" else NAT
+    panels.curves(figure, 1, col, _whole(val, direction, kind), unit, 0.0)
+
+
+def _places(figure: go.Figure, last: pl.DataFrame) -> None:
+    panels.title(figure, 2, 1, "d", "Forward KL by data")
+    rows = _whole(last, "forward").with_columns(place=pl.concat_str("dataset", "split", separator="/"))
+    where = rows.select("dataset", "split", "place").unique()
+    home = where.filter(pl.col("split") == "val")["dataset"].to_list()
+    found = where.sort(~pl.col("dataset").is_in(home), "dataset", pl.col("split") != "train", "split").rows()
+    labels = [(place, split if dataset in home else dataset.replace("_", "<br>", 1)) for dataset, split, place in found]
+    panels.groups(figure, 2, 1, rows, "place", labels, NAT)
+    figure.update_yaxes(rangemode="tozero", row=2, col=1)
+
+
+def _spans(figure: go.Figure, val: pl.DataFrame) -> None:
+    panels.title(figure, 2, 3, "e", "Forward KL by span (adds up)")
+    chosen = (pl.col("direction") == "forward") & (pl.col("estimator") == "exact")
+    rows = val.filter(chosen & (pl.col("statistic") == "per_response") & (pl.col("span") != "all"))
+    panels.groups(figure, 2, 3, rows, "span", SPANS, NAT)
+    figure.update_yaxes(rangemode="tozero", row=2, col=3)
+
+
+def _per_token(figure: go.Figure, val: pl.DataFrame) -> None:
+    panels.title(figure, 2, 5, "f", "KL per token")
+    exact = (pl.col("estimator") == "exact") & (pl.col("span") == "all")
+    rows = val.filter(exact & (pl.col("statistic") == "per_token"))
+    panels.groups(figure, 2, 5, rows, "direction", [("forward", "forward"), ("reverse", "reverse")], "nat / token")
+    figure.update_yaxes(rangemode="tozero", row=2, col=5)
+
+
+def _monte_carlo(figure: go.Figure, val: pl.DataFrame) -> None:
+    panels.title(figure, 3, 1, "g", "Check: Monte Carlo agrees with the exact sum")
+    shown = pl.col("estimator").is_in(["exact", "k1", "k3"]) & (pl.col("span") == "all")
+    rows = val.filter(shown & (pl.col("statistic") == "per_response")).with_columns(
+        pair=pl.concat_str("direction", "estimator", separator=" ")
+    )
+    names = [
+        (f"{side} {kind}", f"{side}<br>{kind}") for side in ("forward", "reverse") for kind in ("exact", "k1", "k3")
     ]
-    figure = make_subplots(
-        rows=2, cols=6, specs=[[{"colspan": 3}, None, None] * 2, [{"colspan": 2}, None] * 3],
-        subplot_titles=titles, vertical_spacing=0.2, horizontal_spacing=0.1,
+    panels.groups(figure, 3, 1, rows, "pair", names, NAT)
+
+
+def _floors(figure: go.Figure, frame: pl.DataFrame) -> None:
+    panels.title(figure, 3, 4, "h", "Noise floors, log scale")
+    val = frame.filter((pl.col("split") == "val") & (pl.col("statistic") == "per_response") & (pl.col("span") == "all"))
+    at_end = pl.col("fraction") == val["fraction"].max()
+    kind = (
+        pl.when((pl.col("direction") == "between_seeds") & at_end).then(pl.lit("seeds"))
+        .when((pl.col("estimator") == "exact") & (pl.col("versus") == "other_path")).then(pl.lit("floor"))
+        .when((pl.col("estimator") == "exact") & (pl.col("direction") == "forward") & pl.col("versus").is_null() & at_end)
+        .then(pl.lit("moved"))
     )  # fmt: skip
-    levels = frame.filter((pl.col("direction") != "between_seeds") & ~pl.col("statistic").str.ends_with("_difference"))
-    per_response = levels.filter((pl.col("statistic") == "per_response") & (pl.col("estimator") == "exact"))
-    whole = per_response.filter(pl.col("span") == "all")
-    val = pl.col("split") == "val"
-    forward, reverse = pl.col("direction") == "forward", pl.col("direction") == "reverse"
-    decision = levels.filter((pl.col("estimator") == "decision") & (pl.col("statistic") == "per_response"))
-    _along(figure, whole.filter(val & forward), 1, 1, "KL(π0‖π) (nat/response)")
-    _final(figure, whole.filter(forward), ["dataset", "split"], 1, 4)
-    _along(figure, whole.filter(val & reverse), 2, 1, "KL(π‖π0) (nat/response)")
-    _final(figure, per_response.filter(val & forward & (pl.col("span") != "all")), ["span"], 2, 3)
-    _along(figure, decision.filter(val & forward), 2, 5, "KL of P(yes) (nat)")
-    figures.add_key(figure, _methods(frame), figures.seeds_of(frame), base=False)
-    figures.left_titles(figure)
-    return figures.finish(figure, "How far each method moved from the base model", NOTE, 1120, 800)
+    rows = val.with_columns(kind=kind).drop_nulls("kind").filter(pl.col("value") > 0)
+    # A lower end at or below 0 has no place on a log axis.
+    positive = pl.when(pl.col("ci_low") > 0).then("ci_low")
+    panels.groups(figure, 3, 4, rows.with_columns(ci_low=positive), "kind", FLOORS, NAT)
+    figure.update_yaxes(type="log", exponentformat="power", dtick=2, tickfont={"size": 9}, row=3, col=4)
 
 
-def _methods(frame: pl.DataFrame) -> list[str]:
-    return [method for method in figures.ordered(frame["method"].to_list()) if method != BASE]
-
-
-def _along(figure: go.Figure, here: pl.DataFrame, row: int, col: int, unit: str) -> None:
-    """A quantity against the fraction of training, from 0 where every run is the base; the noise floor dotted."""
-    palette, seeds = figures.colours(here["method"].to_list()), figures.seeds_of(here)
-    ends = {}
-    for method in _methods(here):
-        for i, seed in enumerate(seeds):
-            run = here.filter((pl.col("method") == method) & (pl.col("seed") == seed))
-            figures.draw_curve(figure, run, row, col, palette[method], i, 0.0)
-        last = here.filter((pl.col("method") == method) & (pl.col("fraction") == here["fraction"].max()))
-        ends[method] = last["value"].mean()
-    floor = here.filter(pl.col("method") == BASE)["value"].max()
-    if floor is not None and floor > 1e-6:
-        line = {"color": figures.BASE_COLOUR, "width": 1.5, "dash": "dot"}
-        figure.add_hline(y=floor, line=line, layer="below", row=row, col=col)
-    figures.label_ends(figure, ends, row, col)
-    figure.update_xaxes(title_text="fraction of training", range=[-0.03, 1.22], tickvals=[0, 0.5, 1], row=row, col=col)
-    figure.update_yaxes(title_text=unit, rangemode="tozero", row=row, col=col)
-
-
-def _final(figure: go.Figure, here: pl.DataFrame, by: list[str], row: int, col: int) -> None:
-    """Groups along x (dataset and split, or span), every run a point with its interval."""
-    last = here.filter((pl.col("method") != BASE) & (pl.col("fraction") == pl.col("fraction").max()))
-    groups = last.select(by).unique().rows()
-    groups.sort(key=lambda group: SPANS.index(group[0]) if by == ["span"] else (group[1] == "test", group))
-    palette, seeds, methods = figures.colours(here["method"].to_list()), figures.seeds_of(last), _methods(last)
-    step = 0.7 / max(1, len(methods) * len(seeds) - 1)
-    for at, group in enumerate(groups):
-        chosen = last.filter(pl.all_horizontal(pl.col(name) == value for name, value in zip(by, group, strict=True)))
-        for i, (method, seed) in enumerate((m, s) for m in methods for s in seeds):
-            run = chosen.filter((pl.col("method") == method) & (pl.col("seed") == seed))
-            x = [at - 0.35 + i * step] * len(run)
-            figures.draw_points(figure, run, x, row, col, palette[method], seeds.index(seed))
-    labels = [figures.place(*group, [d for d, _ in groups]) if len(by) == 2 else group[0] for group in groups]
-    figure.update_xaxes(tickvals=list(range(len(groups))), ticktext=labels, showgrid=False, row=row, col=col)
-    figure.update_yaxes(title_text="KL(π0‖π) (nat/response)", rangemode="tozero", row=row, col=col)
+def _note(frame: pl.DataFrame) -> str:
+    """NOTE, and how many responses were cut, from whose KL the tail is missing."""
+    cut = frame.filter((pl.col("statistic") == "cut_share") & (pl.col("split") == "val"))
+    base = cut.filter(pl.col("probe_kind") == "base_sample")["value"].max() or 0
+    own = cut.filter(pl.col("probe_kind") == "own_sample")["value"].max() or 0
+    return f"{NOTE}<br>Responses cut at max_new_tokens on val: base {base:.1%}, policies at most {own:.1%}."

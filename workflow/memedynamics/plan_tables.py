@@ -90,15 +90,14 @@ def notes(
         lines.append("Steps: as if every train prompt gave a preference pair; fewer once the pairs are built.")
     else:
         lines.append(f"Steps: {pairs:,} preference pairs are built.")
-    missing = {name for (name, _), found in rows.items() if found.known in ("published", "not found")}
-    for name in sorted(missing):
+    for name in dict.fromkeys(name for (name, _), found in rows.items() if found.known in ("published", "not found")):
         source = study.datasets[name]
-        where = f"in {source.root}; put its files there" if source.root else "here; run `snakemake --cores 1 prefetch`"
+        where = f"in {source.root}; put its files there" if source.root else "here; run `prefetch`"
         lines.append(f"Data: {name} is not {where}.")
     if model is None and study.base_model.source == "demo":
-        lines.append("Parameters, memory: unknown until the demo's model is made: `snakemake --cores all base_model`.")
+        lines.append("Parameters, memory: unknown until the demo's model is made: run `base_model` in place of `plan`.")
     elif model is None:
-        lines.append("Parameters, memory: unknown until the base model is here: `snakemake --cores 1 prefetch`.")
+        lines.append("Parameters, memory: unknown until the base model is here: run `prefetch` in place of `plan`.")
     if not costs:
-        lines.append("GPU-hours, disk: unknown until a trial: `snakemake --cores all --config trial=true`.")
+        lines.append("GPU-hours, disk: unknown until a trial: run `--config trial=true` in place of `plan`.")
     return lines

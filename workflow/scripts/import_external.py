@@ -14,8 +14,8 @@ def main(model: Path, milestones: Path, history: Path, rollouts: Path, run: Path
     kind = external.kind(folder)
     check = external.check_adapter if kind == "adapter" else external.check_full
     check(folder, model)
-    for table, path in (("history", history), ("rollouts", rollouts)):
-        tables.write(tables.SCHEMAS[table].empty_table(), path, table)
+    tables.write(tables.SCHEMAS["history"].empty_table(), history, "history")
+    tables.write(tables.SCHEMAS["rollouts"].empty_table(), rollouts, "rollouts")
     external.lay_out(folder, model, kind, milestones)
     run.write_text(json.dumps(external.record(folder, kind), indent=2) + "\n")
 

@@ -10,6 +10,8 @@ from memedynamics.errors import InputError
 from memedynamics.overview import overview
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("error: give one results folder, such as results/demo")
     try:
         console = Console(highlight=False)
         console.width = max(console.width, 100)

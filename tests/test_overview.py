@@ -1,0 +1,109 @@
+"""The closing table: a line for every method and seed that fits 100 columns, and errors in one line."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from analysed_study import write
+from memedynamics import tables
+from synthetic import METHODS, SEEDS
+
+SCRIPT = Path(__file__).parents[1] / "workflow/scripts/overview.py"
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory):
+    folder = write(tmp_path_factory.mktemp("overview") / "results/synthetic")
+    for name in ("kl", "accuracy"):
+        (folder / f"figures/{name}.html").parent.mkdir(exist_ok=True)
+        (folder / f"figures/{name}.html").touch()
+    return folder
+
+
+def overview(*arguments, cwd, columns=80):
+    """The script as a user calls it, from any folder, without PYTHONPATH."""
+    clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "FORCE_COLOR")}
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments],
+        capture_output=True, text=True, cwd=cwd, env=clean | {"COLUMNS": str(columns), "PYTHONIOENCODING": "utf-8"},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def printed(study):
+    done = overview("results/synthetic", cwd=study.parents[1])
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def runs(lines):
+    """Cells of the table's lines by (method, seed)."""
+    cells = [re.split(r"\s{2,}", line.strip()) for line in lines]
+    return {(c[0].lower(), int(c[1])): c[2:] for c in cells if len(c) > 2 and c[0].lower() in METHODS}
+
+
+def value(frame, **keys):
+    for column, wanted in keys.items():
+        frame = frame.filter(pl.col(column).is_null() if wanted is None else pl.col(column) == wanted)
+    return frame.row(0, named=True)
+
+
+def test_a_line_for_every_run(printed):
+    assert list(runs(printed)) == [(method, seed) for method in METHODS for seed in SEEDS]
+
+
+def test_lines_fit_100_columns_and_nothing_is_cut(printed):
+    assert max(map(len, printed)) <= 100
+    assert "…" not in "".join(printed)
+    assert any(line.startswith("synthetic: val accuracy (%)") for line in printed)
+
+
+def test_the_numbers_are_the_tables(study, printed):
+    """Accuracy of the base and of the end of training on val, with intervals; forward KL there and out of domain."""
+    accuracy = tables.read(study / "analyses/accuracy.parquet", "accuracy")
+    kl = tables.read(study / "analyses/kl.parquet", "kl")
+    val = {"dataset": "memes", "split": "val"}
+    exact = {"direction": "forward", "estimator": "exact", "span": "all", "statistic": "per_response", "fraction": 1}
+    for (method, seed), cells in runs(printed).items():
+        run = {"method": method, "seed": seed}
+        shares = [
+            value(accuracy, method="base", statistic="accuracy", versus=None, **val),
+            value(accuracy, **run, statistic="accuracy", fraction=1, versus=None, **val),
+            value(accuracy, **run, statistic="format_share", fraction=1, versus=None, **val),
+        ]
+        written = [f"{100 * s['value']:.1f} [{100 * s['ci_low']:.1f}, {100 * s['ci_high']:.1f}]" for s in shares]
+        moved = [value(kl, **run, **exact, **place) for place in (val, {"dataset": "other", "split": "test"})]
+        assert cells == [*written, *[f"{one['value']:.2f}" for one in moved]]
+
+
+def test_the_figures_paths_are_printed(printed):
+    assert [line.strip() for line in printed[-2:]] == [
+        f"results/synthetic/figures/{n}.html" for n in ("accuracy", "kl")
+    ]
+
+
+def test_a_wide_terminal_changes_nothing_but_padding(study, printed):
+    wide = overview("results/synthetic", cwd=study.parents[1], columns=200).stdout.splitlines()
+    assert runs(wide) == runs(printed)
+
+
+@pytest.mark.parametrize("lost", ["accuracy", "kl"])
+def test_a_folder_without_results(lost, study, tmp_path):
+    shutil.copytree(study, tmp_path / "half")
+    (tmp_path / f"half/analyses/{lost}.parquet").unlink()
+    for folder in ("half", "nowhere"):
+        done = overview(folder, cwd=tmp_path)
+        assert done.returncode == 1 and done.stdout == ""
+        assert re.fullmatch(rf"error: {folder}/analyses/\w+\.parquet: no such table\n", done.stderr)
+
+
+def test_called_without_a_folder(tmp_path):
+    done = overview(cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "error: give one results folder, such as results/demo\n"

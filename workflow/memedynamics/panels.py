@@ -1,0 +1,161 @@
+"""The two kinds of panel: curves along training, and runs side by side in groups. Intervals are always drawn.
+
+Both take rows of one statistic of an analysis (method, seed, fraction, value, ci_low, ci_high, n, unit, …).
+"""
+
+import math
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+import polars as pl
+
+from memedynamics import figures
+from memedynamics.gather import BASE
+
+SPREAD = 0.62  # share of the room between two ticks that the runs at one tick take up
+LABEL_ROOM = 0.075  # least distance between two labels, share of a panel's height
+
+
+def title(figure: go.Figure, row: int, col: int, letter: str, text: str) -> None:
+    """`letter` and `text` above the upper left corner of a panel."""
+    figure.add_annotation(
+        text=f"<b>{letter}</b>&nbsp; {text}", xref="x domain", yref="y domain", x=0, y=1, yshift=8, xshift=-4,
+        xanchor="left", yanchor="bottom", showarrow=False, font={"size": 13}, row=row, col=col,
+    )  # fmt: skip
+
+
+def hover(rows: pl.DataFrame) -> list[str]:
+    """Hover text of each row: whose, where, value with interval, n."""
+    return [_hover(row) for row in rows.fill_null(float("nan")).to_dicts()]
+
+
+def _hover(row: dict) -> str:
+    seed = "" if row["method"] == BASE else f", seed {row['seed']:.0f}"
+    return (
+        f"{figures.name(row['method'])}{seed}, {row['dataset']} {row['split']}<br>{row['fraction']:g} of training"
+        f"<br>{row['statistic']} {row['value']:.4g} [{row['ci_low']:.4g}, {row['ci_high']:.4g}] {row['unit']}"
+        f"<br>n = {row['n']} prompts"
+    )
+
+
+def curves(figure: go.Figure, row: int, col: int, rows: pl.DataFrame, unit: str, start: float | None) -> None:
+    """Every run against the fraction of training, milestones evenly spaced, from `start`, the base's value, at 0.
+
+    The runs of a milestone stand side by side; a method's name stands at its end.
+    """
+    rows = rows.drop_nulls("value")
+    ticks = sorted({0.0, *rows["fraction"]})
+    found, palette, ends = figures.runs(rows), figures.colours(rows["method"].to_list()), {}
+    if start is not None:
+        figure.add_hline(y=start, line={"color": figures.COLOURS[BASE], "width": 1.5}, layer="below", row=row, col=col)
+    for (method, seed, place), shift in zip(found, _shifts(len(found)), strict=True):
+        run = rows.filter((pl.col("method") == method) & (pl.col("seed") == seed)).sort("fraction")
+        x = [ticks.index(fraction) + shift for fraction in run["fraction"]]
+        _points(figure, row, col, run, x, palette[method], place, joined_from=start)
+        ends.setdefault(method, []).append(run["value"][-1])
+    _end_labels(figure, row, col, ends, palette, len(ticks) - 1 + SPREAD / 2, _limits(figure, row, col, rows, start))
+    names = [
+        f"{tick:g}" if tick in (0, 1) else f"1/{1 / tick:g}" if (1 / tick).is_integer() else f"{tick:g}"
+        for tick in ticks
+    ]
+    room = 0.22 * len(ticks)
+    axis = {"tickvals": list(range(len(ticks))), "ticktext": names, "range": [-0.35, len(ticks) - 0.6 + room]}
+    figure.update_xaxes(**axis, title_text="fraction of training", showgrid=False, row=row, col=col)
+    figure.update_yaxes(title_text=unit, row=row, col=col)
+
+
+def groups(
+    figure: go.Figure, row: int, col: int, rows: pl.DataFrame, by: str, labels: Sequence[tuple[str, str]], unit: str
+) -> None:
+    """Every run in each group of `labels` (value of column `by`, text); the base's rows as a line with its interval."""
+    rows = rows.drop_nulls("value")
+    found, palette = figures.runs(rows), figures.colours(rows["method"].to_list())
+    for at, (value, _) in enumerate(labels):
+        here = rows.filter(pl.col(by) == value)
+        reference(figure, row, col, here.filter(pl.col("method") == BASE), at)
+        for (method, seed, place), shift in zip(found, _shifts(len(found)), strict=True):
+            run = here.filter((pl.col("method") == method) & (pl.col("seed") == seed))
+            _points(figure, row, col, run, [at + shift] * len(run), palette[method], place)
+    ticks = {"tickvals": list(range(len(labels))), "ticktext": [text for _, text in labels]}
+    figure.update_xaxes(**ticks, range=[-0.5, len(labels) - 0.5], showgrid=False, row=row, col=col)
+    figure.update_yaxes(title_text=unit, row=row, col=col)
+
+
+def reference(figure: go.Figure, row: int, col: int, base: pl.DataFrame, at: int) -> None:
+    """The base's value in group `at` as a grey line over its interval; nothing where there are no rows."""
+    for low, value, high in base.select("ci_low", "value", "ci_high").rows():
+        x, colour, common = [at - 0.42, at + 0.42], figures.COLOURS[BASE], {"mode": "lines", "showlegend": False}
+        band = {
+            "x": x + x[::-1],
+            "y": [low, low, high, high],
+            "fill": "toself",
+            "fillcolor": figures.faded(colour, 0.15),
+        }
+        figure.add_scatter(**band, **common, line_width=0, hoverinfo="skip", row=row, col=col)
+        line = {"line": {"color": colour, "width": 2}, "hovertext": hover(base) * 2, "hoverinfo": "text"}
+        figure.add_scatter(x=x, y=[value] * 2, **line, **common, row=row, col=col)
+
+
+def _shifts(count: int) -> list[float]:
+    return [SPREAD * ((i + 0.5) / count - 0.5) for i in range(count)]
+
+
+def _points(
+    figure: go.Figure, row: int, col: int, run: pl.DataFrame, x: list[float], colour: str, place: int,
+    joined_from: float | None = None,
+) -> None:  # fmt: skip
+    y, low, high = (run[name].to_list() for name in ("value", "ci_low", "ci_high"))
+    text = hover(run)
+    if joined_from is not None and 0.0 not in run["fraction"].to_list():
+        x, y, low, high = [0, *x], [joined_from, *y], [joined_from, *low], [joined_from, *high]
+        text = ["start: the base model", *text]
+    bars = {
+        "type": "data", "symmetric": False, "thickness": 1.3, "width": 0, "color": figures.faded(colour, 0.75),
+        "array": [_gap(b, a) for a, b in zip(y, high, strict=True)],
+        "arrayminus": [_gap(a, b) for a, b in zip(y, low, strict=True)],
+    }  # fmt: skip
+    symbol, dash = figures.MARKERS[place % len(figures.MARKERS)], figures.DASHES[place % len(figures.DASHES)]
+    marker = {"symbol": symbol, "size": 6.5, "color": colour, "line": {"width": 1.5, "color": colour}}
+    line = {"color": colour, "width": 1.5, "dash": dash}
+    mode = "markers" if joined_from is None else "lines+markers"
+    style = {"mode": mode, "marker": marker, "line": line, "error_y": bars, "showlegend": False}
+    figure.add_scatter(x=x, y=y, **style, hovertext=text, hoverinfo="text", row=row, col=col)
+
+
+def _gap(upper: float | None, lower: float | None) -> float:
+    return 0.0 if upper is None or lower is None else upper - lower
+
+
+def _limits(figure: go.Figure, row: int, col: int, rows: pl.DataFrame, start: float | None) -> tuple[float, float]:
+    """Fixes the y axis so that every interval and `start` lie inside; labels are placed within these limits."""
+    seen = [x for c in ("value", "ci_low", "ci_high") for x in rows[c].drop_nulls()] + [
+        x for x in [start] if x is not None
+    ]
+    low, high = min(seen, default=0.0), max(seen, default=1.0)
+    pad = 0.05 * (high - low) or 1.0
+    figure.update_yaxes(range=[low - pad, high + pad], row=row, col=col)
+    return low - pad, high + pad
+
+
+def _end_labels(
+    figure: go.Figure, row: int, col: int, ends: dict[str, list[float]], palette: dict[str, str], x: float,
+    limits: tuple[float, float],
+) -> None:  # fmt: skip
+    means = {method: math.fsum(values) / len(values) for method, values in ends.items()}
+    for method, y in apart(means, LABEL_ROOM * (limits[1] - limits[0]), limits).items():
+        text = f"<b>{figures.name(method)}</b>"
+        where = {"x": x, "y": y, "xanchor": "left", "yanchor": "middle", "showarrow": False, "xshift": 3}
+        figure.add_annotation(**where, text=text, font={"color": palette[method]}, row=row, col=col)
+
+
+def apart(wanted: dict[str, float], room: float, limits: tuple[float, float]) -> dict[str, float]:
+    """Places near the `wanted` ones, in their order, at least `room` from each other and inside `limits` if they fit."""
+    order = sorted(wanted, key=wanted.get)
+    placed: list[float] = []
+    for name in order:
+        placed.append(max(wanted[name], placed[-1] + room) if placed else wanted[name])
+    ceiling = limits[1] - room / 2
+    for i in reversed(range(len(placed))):
+        placed[i] = min(placed[i], ceiling)
+        ceiling = placed[i] - room
+    return dict(zip(order, placed, strict=True))
