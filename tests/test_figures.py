@@ -10,14 +10,15 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from analysed_study import script, write
-from memedynamics import figures, tables
+from memedynamics import figures, panels, tables
 from memedynamics.errors import InputError
 from memedynamics.figure_accuracy import figure_accuracy
 from memedynamics.figure_kl import figure_kl
 from synthetic import FRACTIONS, METHODS, SEEDS
 
 DRAW = {"accuracy": figure_accuracy, "kl": figure_kl}
-RUNS = {(method, seed) for method in METHODS for seed in SEEDS}
+RUNS = [(method, seed) for method in METHODS for seed in SEEDS]
+LOOKS = {(figures.COLOURS[m], figures.MARKERS[i]): (m, s) for m in METHODS for i, s in enumerate(SEEDS)}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -36,105 +37,107 @@ def drawn(frames):
     return {name: DRAW[name](frame) for name, frame in frames.items()}
 
 
-def panel(figure, row, col):
-    """Curves of a panel by (colour, dash), points by (colour, marker), bands by their colour."""
-    curves, points, bands = {}, {}, []
-    for trace in figure.select_traces(row=row, col=col):
-        if trace.fill == "toself":
-            bands.append(trace)
-        elif trace.mode == "lines+markers":
-            curves[trace.line.color, trace.line.dash] = trace
-        elif trace.mode == "markers":
-            points.setdefault((trace.marker.color, trace.marker.symbol), []).append(trace)
-    return curves, points, bands
+def of_run(figure, run):
+    """The traces drawn in the run's colour and marker."""
+    return [t for t in figure.data if t.marker.symbol and LOOKS.get((t.marker.color, t.marker.symbol)) == run]
 
 
-LOOKS = {(figures.COLOURS[m], figures.DASHES[i]): (m, s) for m in METHODS for i, s in enumerate(SEEDS)}
-SHAPES = {(figures.COLOURS[m], figures.MARKERS[i]): (m, s) for m in METHODS for i, s in enumerate(SEEDS)}
+def bars(trace):
+    """(value, upper end, lower end) of every point."""
+    return [
+        (y, y + up, y - down)
+        for y, up, down in zip(trace.y, trace.error_y.array, trace.error_y.arrayminus, strict=True)
+    ]
 
 
-def select(frame, **values):
+def close(one, other):
+    return len(one) == len(other) and all(a == pytest.approx(b) for a, b in zip(one, other, strict=True))
+
+
+def select(frame, scale, **values):
+    """(value, ci_high, ci_low) of the rows, along training."""
     for column, value in values.items():
         frame = frame.filter(pl.col(column).is_null() if value is None else pl.col(column) == value)
-    return frame
+    later = frame.filter(pl.col("fraction") > 0).sort("fraction")
+    return later.select(pl.col("value", "ci_high", "ci_low") * scale).rows()
 
 
 VAL = {"dataset": "memes", "split": "val"}
-EXACT = {"estimator": "exact", "statistic": "per_response", "span": "all"}
+ALONE = {"versus": None}
+KL = {"statistic": "per_response", "versus": None}
+EXACT = {**KL, "estimator": "exact", "span": "all"}
 CURVES = {
-    ("accuracy", 2, 1): ({"statistic": "accuracy_difference", "versus": "base", **VAL}, 100),
-    ("accuracy", 2, 3): ({"statistic": "format_share_difference", "versus": "base", **VAL}, 100),
-    ("accuracy", 2, 5): ({"statistic": "probe_accuracy_gap", "versus": None}, 100),
-    ("kl", 1, 1): ({**EXACT, "direction": "forward", **VAL}, 1),
-    ("kl", 2, 1): ({**EXACT, "direction": "reverse", **VAL}, 1),
-    ("kl", 2, 5): ({"estimator": "decision", "statistic": "per_response", "direction": "forward", **VAL}, 1),
+    "accuracy gained": ("accuracy", 100, {"statistic": "accuracy_difference", "versus": "base", **VAL}),
+    "gap": ("accuracy", 100, {"statistic": "probe_accuracy_gap", **ALONE}),
+    "forward": ("kl", 1, {**EXACT, "direction": "forward", **VAL}),
+    "reverse": ("kl", 1, {**EXACT, "direction": "reverse", **VAL}),
+    "decision": ("kl", 1, {**KL, "estimator": "decision", "direction": "forward", **VAL}),
 }
 
 
-@pytest.mark.parametrize(("name", "row", "col"), CURVES)
-def test_curves_show_every_run_with_its_band(name, row, col, drawn, frames):
-    """A curve's later points and its band are the table's values and interval ends, in per cent or nat."""
-    wanted, scale = CURVES[name, row, col]
-    curves, _, bands = panel(drawn[name], row, col)
-    assert {LOOKS[look] for look in curves} == RUNS
-    assert len(bands) == len(RUNS)
-    for (look, curve), band in zip(curves.items(), bands, strict=True):
-        method, seed = LOOKS[look]
-        rows = select(frames[name], method=method, seed=seed, **wanted).sort("fraction")
-        later = rows.filter(pl.col("fraction") > 0)
-        assert later["fraction"].to_list() == list(FRACTIONS)
-        assert list(curve.x)[-len(FRACTIONS) :] == list(FRACTIONS) and curve.x[0] == 0
-        assert list(curve.y)[-len(FRACTIONS) :] == pytest.approx((scale * later["value"]).to_list())
-        n = len(curve.x)
-        high, low = list(band.y)[:n], list(band.y)[n:][::-1]
-        assert high[-len(FRACTIONS) :] == pytest.approx((scale * later["ci_high"]).to_list())
-        assert low[-len(FRACTIONS) :] == pytest.approx((scale * later["ci_low"]).to_list())
-        assert all(a <= y <= b for a, y, b in zip(low, curve.y, high, strict=True)) and high[-1] > low[-1]
+@pytest.mark.parametrize("what", CURVES)
+@pytest.mark.parametrize("run", RUNS)
+def test_a_curve_for_every_run_with_its_intervals(what, run, drawn, frames):
+    """Later points and their bars are the table's values and interval ends, in per cent or nat."""
+    name, scale, wanted = CURVES[what]
+    rows = select(frames[name], scale, method=run[0], seed=run[1], **wanted)
+    assert len(rows) == len(FRACTIONS) and all(low < high for _, high, low in rows)
+    curves = [trace for trace in of_run(drawn[name], run) if "lines" in trace.mode]
+    (curve,) = [trace for trace in curves if close(bars(trace)[-len(rows) :], rows)]
+    assert len(curve.x) == len(FRACTIONS) + 1 and list(curve.x) == sorted(curve.x)
+    assert curve.line.dash == figures.DASHES[SEEDS.index(run[1])]
 
 
-POINTS = {
-    ("accuracy", 1, 1): ({"statistic": "accuracy", "versus": None}, 100, 3),
-    ("accuracy", 1, 4): ({"statistic": "auroc", "versus": None}, 100, 3),
-    ("kl", 1, 4): ({**EXACT, "direction": "forward"}, 1, 3),
-    ("kl", 2, 3): ({**EXACT, "direction": "forward", **VAL}, 1, 4),
+PLACES = [{"dataset": "memes", "split": "test"}, {"dataset": "other", "split": "test"}, VAL]
+PROBED = [{"dataset": "memes", "split": "train"}, *PLACES[1:]]
+ENDS = {
+    "accuracy": ("accuracy", 100, [{"statistic": "accuracy", **ALONE, **place} for place in PLACES]),
+    "auroc": ("accuracy", 100, [{"statistic": "auroc", **ALONE, **place} for place in PLACES]),
+    "places": ("kl", 1, [{**EXACT, "direction": "forward", **place} for place in PROBED]),
+    "spans": (
+        "kl",
+        1,
+        [{**EXACT, "direction": "forward", **VAL, "span": s} for s in ("format", "rationale", "answer", "end")],
+    ),
 }
 
 
-@pytest.mark.parametrize(("name", "row", "col"), POINTS)
-def test_ends_show_every_run_in_every_place_with_its_bar(name, row, col, drawn, frames):
-    """Three places (or four spans), every run in each, at the end of training."""
-    wanted, scale, places = POINTS[name, row, col]
-    _, points, bands = panel(drawn[name], row, col)
-    assert {SHAPES[look] for look in points} == RUNS
-    if name == "accuracy":
-        assert len(bands) == places  # the base's interval
-    for look, traces in points.items():
-        method, seed = SHAPES[look]
-        assert len(traces) == places
-        found = [(trace.y[0], trace.error_y.array[0], trace.error_y.arrayminus[0]) for trace in traces]
-        assert all(up >= 0 and down >= 0 for _, up, down in found) and any(up > 0 for _, up, _ in found)
-        rows = select(frames[name], method=method, seed=seed, fraction=1.0, **wanted)
-        if col == 3:  # by span: the parts add up to the whole
-            assert sum(value for value, _, _ in found) == pytest.approx(rows["value"].item())
-        else:
-            kinds = [(v, v + up, v - down) for v, up, down in found]
-            ends = rows.select(pl.col("value", "ci_high", "ci_low") * scale).rows()
-            for one, other in zip(sorted(kinds), sorted(ends), strict=True):
-                assert one == pytest.approx(other)
+@pytest.mark.parametrize("what", ENDS)
+@pytest.mark.parametrize("run", RUNS)
+def test_ends_show_every_run_in_every_place_with_its_bar(what, run, drawn, frames):
+    name, scale, places = ENDS[what]
+    points = [bars(trace)[0] for trace in of_run(drawn[name], run) if trace.mode == "markers" and trace.y]
+    for place in places:
+        (row,) = select(frames[name], scale, method=run[0], seed=run[1], fraction=1.0, **place)
+        assert any(close(point, row) for point in points), place
 
 
-def test_the_points_of_two_runs_never_lie_on_each_other(drawn):
-    for name, row, col in POINTS:
-        _, points, _ = panel(drawn[name], row, col)
-        at = [trace.x[0] for traces in points.values() for trace in traces]
-        assert len(at) == len({round(x, 6) for x in at})
+def test_the_bases_accuracy_is_drawn_with_its_interval(drawn, frames):
+    chosen = (pl.col("method") == "base") & (pl.col("statistic") == "accuracy") & pl.col("versus").is_null()
+    base = frames["accuracy"].filter(chosen)
+    traces = [t for t in drawn["accuracy"].data if t.mode == "lines"]
+    levels = [t.y[0] for t in traces if t.line.color == figures.COLOURS["base"]]
+    ends = [(t.y[0], t.y[2]) for t in traces if t.fill == "toself"]
+    for place in PLACES:
+        row = base.filter((pl.col("dataset") == place["dataset"]) & (pl.col("split") == place["split"]))
+        assert any(level == pytest.approx(100 * row["value"].item()) for level in levels)
+        assert any(close(end, (100 * row["ci_low"].item(), 100 * row["ci_high"].item())) for end in ends)
 
 
 @pytest.mark.parametrize("name", DRAW)
-def test_the_key_names_methods_and_seeds(name, drawn):
-    shown = [trace.name for trace in drawn[name].data if trace.showlegend is not False]
-    base = ["base"] if name == "accuracy" else []
-    assert shown == [*base, "SFT", "DPO", "GRPO", "seed 1", "seed 2"]
+def test_two_runs_never_lie_on_each_other(name, drawn):
+    """Within a panel every run has x values of its own, but for the start that all share."""
+    seen = {}
+    for run in RUNS:
+        for trace in of_run(drawn[name], run):
+            for x in trace.x[1:] if "lines" in trace.mode else trace.x:
+                assert seen.setdefault((trace.xaxis, round(x, 6)), run) == run
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_methods_and_seeds_are_named(name, drawn):
+    words = " ".join(note.text for note in drawn[name].layout.annotations)
+    assert all(name in words for name in (">SFT<", ">DPO<", ">GRPO<", "seed 1", "seed 2"))
 
 
 @pytest.mark.parametrize("name", DRAW)
@@ -149,7 +152,7 @@ def test_html_needs_no_network_and_repeats(name, study, tmp_path):
     for reference in ("http:", "https:", "src=", "href=", "@import", "url(", "//cdn"):
         assert reference not in rest
     assert files[0].read_bytes() == files[1].read_bytes()
-    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["first.html", "again.html"]
+    assert sorted(file.name for file in tmp_path.rglob("*") if file.is_file()) == ["again.html", "first.html"]
 
 
 def test_equal_rows_in_another_order_draw_the_same(frames, drawn):
@@ -157,15 +160,33 @@ def test_equal_rows_in_another_order_draw_the_same(frames, drawn):
         assert DRAW[name](frame.sample(fraction=1, shuffle=True, seed=1)).to_json() == drawn[name].to_json()
 
 
-def test_png(drawn, tmp_path):
+@pytest.fixture
+def chromium():
     if not os.environ.get("CI") and not any(map(shutil.which, BROWSERS)):
         pytest.skip("no Chromium here")
+
+
+def test_png(drawn, tmp_path, chromium):
     figures.save(drawn["kl"], tmp_path / "kl.png", "kl")
     with Image.open(tmp_path / "kl.png") as picture:
         size = drawn["kl"].layout.width, drawn["kl"].layout.height
         assert picture.format == "PNG" and picture.size == (2 * size[0], 2 * size[1])
         assert len(picture.convert("RGB").resize((200, 150)).getcolors(30000)) > 20
     assert list(tmp_path.iterdir()) == [tmp_path / "kl.png"]
+
+
+def test_without_chromium(tmp_path, monkeypatch):
+    def missing(*_, **__):
+        raise RuntimeError("Kaleido requires Google Chrome to be installed.")
+
+    monkeypatch.setattr(go.Figure, "write_image", missing)
+    with pytest.raises(InputError, match="png figures need Chromium"):
+        figures.save(go.Figure(), tmp_path / "a.png", "a")
+
+
+def test_another_format(tmp_path):
+    with pytest.raises(InputError, match=r"a\.gif: no figure format"):
+        figures.save(go.Figure(), tmp_path / "a.gif", "a")
 
 
 def test_colours_of_unknown_methods_do_not_depend_on_order():
@@ -177,33 +198,26 @@ def test_colours_of_unknown_methods_do_not_depend_on_order():
 
 
 def test_names_beside_curves_never_meet():
-    """Ends 0.50, 0.51 and 0.9 of a panel that spans 1: the second moves to 0.50 + 0.07."""
-    figure = go.Figure().set_subplots(1, 1)
-    figure.add_scatter(x=[0, 1], y=[0, 1], row=1, col=1)
-    figures.label_ends(figure, {"sft": 0.5, "dpo": 0.51, "grpo": 0.9, "mine": None}, 1, 1)
-    found = {note.text: note.y for note in figure.layout.annotations}
-    assert found == pytest.approx({"<b>SFT</b>": 0.5, "<b>DPO</b>": 0.57, "<b>GRPO</b>": 0.9})
+    """0.50 and 0.51 need 0.07 between them; below a ceiling of 1 − 0.1 / 2 the lower name makes room."""
+    assert panels.apart({"dpo": 0.51, "sft": 0.5, "grpo": 0.9}, 0.07, (0, 1)) == pytest.approx(
+        {"sft": 0.5, "dpo": 0.57, "grpo": 0.9}
+    )
+    assert panels.apart({"sft": 0.98, "dpo": 0.99}, 0.1, (0, 1)) == pytest.approx({"sft": 0.85, "dpo": 0.95})
 
 
 def test_undefined_values_are_left_out():
     frame = pl.DataFrame(
         {
             "method": "sft", "seed": 1, "dataset": "memes", "split": "val", "fraction": [0.5, 1.0],
-            "statistic": "accuracy", "value": [0.4, None], "ci_low": [0.3, None], "ci_high": [0.5, None],
+            "statistic": "accuracy", "value": [0.4, None], "ci_low": [0.3, None], "ci_high": [0.6, None],
             "n": 10, "unit": "1",
         }
     )  # fmt: skip
     figure = go.Figure().set_subplots(1, 1)
-    figures.draw_curve(figure, frame, 1, 1, "#0072B2", 0, start=0.1)
-    band, curve = figure.data
-    assert (list(curve.x), list(curve.y)) == ([0, 0.5], [0.1, 0.4])
-    assert list(band.y) == [0.1, 0.5, 0.3, 0.1]
-    assert "n = 10 prompts" in curve.hovertext[1]
-
-
-def test_one_dataset_is_not_named():
-    assert figures.place("memes", "val", ["memes", "memes"]) == "val"
-    assert figures.place("memes", "val", ["memes", "other"]) == "memes<br>val"
+    panels.curves(figure, 1, 1, frame, "share", start=0.1)
+    (curve,) = [trace for trace in figure.data if trace.mode == "lines+markers"]
+    assert close(bars(curve)[0], (0.1, 0.1, 0.1)) and close(bars(curve)[1], (0.4, 0.6, 0.3)) and len(curve.y) == 2
+    assert "[0.3, 0.6] 1<br>n = 10 prompts" in curve.hovertext[1]
 
 
 def test_a_missing_table(tmp_path):

@@ -38,15 +38,12 @@ def _final(figure: go.Figure, rows: pl.DataFrame, col: int, letter: str, text: s
     rows = rows.filter(pl.col("statistic") == statistic)
     policies = pl.col("method") != BASE
     last = rows.filter(policies & (pl.col("fraction") == pl.col("fraction").filter(policies).max()))
-    rows = pl.concat([rows.filter(~policies), last]).with_columns(
-        place=pl.concat_str("dataset", "split", separator="/")
-    )
+    place = pl.concat_str("dataset", "split", separator="<br>")
+    rows = pl.concat([rows.filter(~policies), last]).with_columns(place=place)
     home = rows.filter(pl.col("split") == "val")["dataset"].to_list()
     found = rows.filter(policies).select("dataset", "split", "place").unique()
-    order = found.sort(~pl.col("dataset").is_in(home), "dataset", pl.col("split") != "val", "split").rows()
-    panels.groups(
-        figure, 1, col, rows, "place", [(place, f"{dataset}<br>{split}") for dataset, split, place in order], unit
-    )
+    order = found.sort(~pl.col("dataset").is_in(home), "dataset", pl.col("split") != "val", "split")["place"]
+    panels.groups(figure, 1, col, rows, "place", [(name, name) for name in order], unit)
 
 
 def _along(
@@ -72,10 +69,10 @@ def _votes(val: pl.DataFrame) -> str:
     pairs = tests.group_by("method", "versus").agg(
         clear=(pl.col("mcnemar_p_holm") < LEVEL).all(), up=better.all(), down=(~better).all()
     )
-    clear = pairs.filter(pl.col("clear") & (pl.col("up") | pl.col("down"))).sort("versus", "method").to_dicts()
-    found = [
-        " > ".join(figures.name(row[k]) for k in (("method", "versus") if row["up"] else ("versus", "method")))
-        for row in clear
-    ]
-    many = f"; {len(pairs) - len(clear)} other pairs do not" if len(pairs) > len(clear) else ""
-    return f"Majority votes that differ on val in every seed (exact McNemar, Holm, p &lt; {LEVEL}): {', '.join(found) or 'none'}{many}."
+    clear = pairs.filter(pl.col("clear") & (pl.col("up") | pl.col("down"))).sort("versus", "method")
+    rest = len(pairs) - len(clear)
+    names = [(figures.name(method), figures.name(versus), up) for method, versus, _, up, _ in clear.rows()]
+    found = ", ".join(f"{a} > {b}" if up else f"{b} > {a}" for a, b, up in names) or "none"
+    others = f"; {rest} other pairs do not" if rest else ""
+    test = f"exact McNemar, Holm, p &lt; {LEVEL}"
+    return f"Majority votes that differ on val in every seed ({test}): {found}{others}."

@@ -1,5 +1,7 @@
 """Figure of the analysis `kl`: how far each method moved, where, on which tokens, and above which noise."""
 
+from itertools import product
+
 import plotly.graph_objects as go
 import polars as pl
 from plotly.subplots import make_subplots
@@ -8,8 +10,9 @@ from memedynamics import figures, panels
 from memedynamics.gather import BASE
 
 NOTE = (
-    "Sums over a response’s tokens of the KL over the whole vocabulary, mean over prompts; bars: 95 % cluster bootstrap "
-    "over prompts (equal captions are one cluster).<br>Forward on the base’s samples, reverse on each policy’s own. "
+    "Sums over a response’s tokens of the KL over the whole vocabulary, mean over prompts; bars: 95 % cluster "
+    "bootstrap over prompts (equal captions are one cluster).<br>"
+    "Forward on the base’s samples, reverse on each policy’s own. "
     "d–h: end of training; e–h: in-domain val. g: k1 and k3 estimate the same KL from the sampled tokens alone."
     "<br>h: a movement counts where it clears the floors: the base against itself through another code path, and "
     "two seeds of one method against each other (lower bars that reach 0 are left out)."
@@ -90,27 +93,34 @@ def _monte_carlo(figure: go.Figure, val: pl.DataFrame) -> None:
     rows = val.filter(shown & (pl.col("statistic") == "per_response")).with_columns(
         pair=pl.concat_str("direction", "estimator", separator=" ")
     )
-    names = [
-        (f"{side} {kind}", f"{side}<br>{kind}") for side in ("forward", "reverse") for kind in ("exact", "k1", "k3")
-    ]
+    pairs = product(("forward", "reverse"), ("exact", "k1", "k3"))
+    names = [(f"{side} {kind}", f"{side}<br>{kind}") for side, kind in pairs]
     panels.groups(figure, 3, 1, rows, "pair", names, NAT)
 
 
 def _floors(figure: go.Figure, frame: pl.DataFrame) -> None:
     panels.title(figure, 3, 4, "h", "Noise floors, log scale")
-    val = frame.filter((pl.col("split") == "val") & (pl.col("statistic") == "per_response") & (pl.col("span") == "all"))
-    at_end = pl.col("fraction") == val["fraction"].max()
-    kind = (
-        pl.when((pl.col("direction") == "between_seeds") & at_end).then(pl.lit("seeds"))
-        .when((pl.col("estimator") == "exact") & (pl.col("versus") == "other_path")).then(pl.lit("floor"))
-        .when((pl.col("estimator") == "exact") & (pl.col("direction") == "forward") & pl.col("versus").is_null() & at_end)
-        .then(pl.lit("moved"))
-    )  # fmt: skip
-    rows = val.with_columns(kind=kind).drop_nulls("kind").filter(pl.col("value") > 0)
+    whole = (pl.col("split") == "val") & (pl.col("statistic") == "per_response") & (pl.col("span") == "all")
+    rows = frame.filter(whole & (pl.col("value") > 0)).with_columns(kind=_kind(frame["fraction"].max()))
+    rows = rows.drop_nulls("kind")
     # A lower end at or below 0 has no place on a log axis.
     positive = pl.when(pl.col("ci_low") > 0).then("ci_low")
     panels.groups(figure, 3, 4, rows.with_columns(ci_low=positive), "kind", FLOORS, NAT)
     figure.update_yaxes(type="log", exponentformat="power", dtick=2, tickfont={"size": 9}, row=3, col=4)
+
+
+def _kind(end: float) -> pl.Expr:
+    """The group of FLOORS that a row of a whole response's KL belongs to, if any."""
+    exact, at_end = pl.col("estimator") == "exact", pl.col("fraction") == end
+    moved = exact & (pl.col("direction") == "forward") & pl.col("versus").is_null()
+    return (
+        pl.when((pl.col("direction") == "between_seeds") & at_end)
+        .then(pl.lit("seeds"))
+        .when(exact & (pl.col("versus") == "other_path"))
+        .then(pl.lit("floor"))
+        .when(moved & at_end)
+        .then(pl.lit("moved"))
+    )
 
 
 def _note(frame: pl.DataFrame) -> str:

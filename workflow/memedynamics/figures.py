@@ -18,6 +18,7 @@ COLOURS = {"base": "#6b6b6b", "sft": "#0072B2", "dpo": "#D55E00", "grpo": "#009E
 FURTHER = ("#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#5E3C99", "#4D4D4D", "#B2ABD2")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 MARKERS = ("circle", "diamond-open", "square", "triangle-up-open", "x-thin-open")
+SIGNS = ("●", "◇", "■", "△", "×")  # the markers, in text
 NAMES = {"sft": "SFT", "dpo": "DPO", "grpo": "GRPO", "base": "base", "em": "EM"}
 FONT = "Helvetica, Arial, Liberation Sans, sans-serif"
 WIDTH, PANEL = 1000, 310  # px: a figure's width, and a row of panels with its titles and labels
@@ -87,17 +88,11 @@ def finish(figure: go.Figure, frame: pl.DataFrame, title: str, note: str, rows: 
 
 def _key(frame: pl.DataFrame) -> str:
     found, palette = runs(frame), colours(frame["method"].to_list())
-    methods = [
-        f'<span style="color:{palette[m]}"><b>{name(m)}</b></span>' for m in (*ordered([m for m, _, _ in found]), BASE)
-    ]
+    drawn = [*ordered([method for method, _, _ in found]), BASE]
+    methods = [f'<span style="color:{palette[method]}"><b>{name(method)}</b></span>' for method in drawn]
     places = {place: seed for _, seed, place in found}
-    signs = ("●", "◇", "■", "△", "×")
-    seeds = (
-        [f"{signs[place % len(signs)]} seed {seed}" for place, seed in sorted(places.items())]
-        if len(places) > 1
-        else []
-    )
-    return "&nbsp;&nbsp; ".join([*methods, *seeds])
+    seeds = [f"{SIGNS[place % len(SIGNS)]} seed {seed}" for place, seed in sorted(places.items())]
+    return "&nbsp;&nbsp; ".join([*methods, *(seeds if len(seeds) > 1 else [])])
 
 
 def _unmatched(frame: pl.DataFrame) -> list[str]:

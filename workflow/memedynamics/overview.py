@@ -1,60 +1,81 @@
-"""The closing table of a run: each method's accuracy before and after, format and KL, and where the figures are."""
+"""The closing table of a study: what each run did to accuracy, format and distance from the base, and its figures."""
 
 from pathlib import Path
 
 import polars as pl
-from rich.console import Group
+from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from memedynamics import tables
-from memedynamics.figures import name, ordered
+from memedynamics.errors import InputError
 from memedynamics.gather import BASE
 
-
-def overview(folder: Path) -> Group:
-    """The table of the finished study in `folder`, and the paths of its figures, for the terminal."""
-    accuracy = tables.read(folder / "analyses/accuracy.parquet", "accuracy")
-    kl = tables.read(folder / "analyses/kl.parquet", "kl")
-    title = f"\n{accuracy['study'][0]}: val accuracy (%) and KL (nat a response), 95 % intervals over memes"
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for column in ("method", "seed", "before", "after", "in format", "KL in domain", "out of domain"):
-        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
-    for row in _rows(accuracy, kl):
-        table.add_row(*row)
-    unit = Text("Before: the base model. KL: forward, KL(π0‖π), on the base model's own responses.", style="dim")
-    figures = [Text(f"  {path}") for path in sorted((folder / "figures").glob("*.html"))]
-    return Group(table, unit, Text("\nFigures:"), *figures)
+WIDTH = 100  # columns
+END = pl.col("fraction") == pl.col("fraction").max().over("method", "seed")
 
 
-def _rows(accuracy: pl.DataFrame, kl: pl.DataFrame) -> list[tuple[str, ...]]:
-    levels = accuracy.filter((pl.col("split") == "val") & pl.col("versus").is_null())
-    before = _share(levels.filter(pl.col("method") == BASE), "accuracy")
-    moved = kl.filter(
-        (pl.col("direction") == "forward")
-        & (pl.col("estimator") == "exact")
-        & (pl.col("span") == "all")
-        & (pl.col("statistic") == "per_response")
-    )
-    (in_domain,) = levels["dataset"].unique()
-    found = []
-    for method in [m for m in ordered(levels["method"].to_list()) if m != BASE]:
-        for seed in sorted(levels.filter(pl.col("method") == method)["seed"].unique()):
-            run = (pl.col("method") == method) & (pl.col("seed") == seed) & (pl.col("fraction") == 1)
-            after, here = levels.filter(run), moved.filter(run)
-            val = here.filter((pl.col("dataset") == in_domain) & (pl.col("split") == "val"))
-            away = here.filter(pl.col("dataset") != in_domain)
-            shares = (before, _share(after, "accuracy"), _share(after, "format_share"))
-            found.append((name(method), str(seed), *shares, _nat(val), _nat(away)))
-    return found
+def summary(accuracy: pl.DataFrame, kl: pl.DataFrame) -> pl.DataFrame:
+    """One row a run at its last milestone: method, seed, and as text with 95 % intervals the closing table's columns.
+
+    `accuracy`, `kl`: tables of these analyses. In domain is the dataset that has a val split.
+    """
+    val, home = pl.col("split") == "val", accuracy.filter(pl.col("split") == "val")["dataset"].unique().to_list()
+    alone = accuracy.filter(val & pl.col("versus").is_null())
+    forward = kl.filter(
+        (pl.col("direction") == "forward") & (pl.col("estimator") == "exact") & (pl.col("span") == "all")
+    ).filter((pl.col("statistic") == "per_response") & pl.col("versus").is_null())
+    columns = {
+        "accuracy after": _written(alone.filter(pl.col("statistic") == "accuracy"), 100, "{:.1f}"),
+        "format": _written(alone.filter(pl.col("statistic") == "format_share"), 100, "{:.0f}", bare=True),
+        "KL in domain": _written(forward.filter(val), 1, "{:.2f}"),
+        "KL out of domain": _written(forward.filter(~pl.col("dataset").is_in(home)), 1, "{:.2f}"),
+    }
+    found = alone.select("method", "seed").unique().sort(pl.col("method") != BASE, "method", "seed")
+    for name, column in columns.items():
+        found = found.join(column.rename({"text": name}), on=["method", "seed"], how="left", nulls_equal=True)
+    before = found.filter(pl.col("method") == BASE)["accuracy after"].to_list()
+    found = found.with_columns(pl.lit(next(iter(before), None)).alias("accuracy before"))
+    return found.filter(pl.col("method") != BASE).sort("method", "seed")
 
 
-def _share(rows: pl.DataFrame, statistic: str) -> str:
-    """A share in per cent with its interval: `63.8 [60.1, 67.3]`."""
-    row = rows.filter(pl.col("statistic") == statistic).row(0, named=True)
-    return f"{100 * row['value']:.1f} [{100 * row['ci_low']:.1f}, {100 * row['ci_high']:.1f}]"
+def _written(rows: pl.DataFrame, scale: float, pattern: str, bare: bool = False) -> pl.DataFrame:
+    """method, seed, text: the value of each run's last milestone; several out-of-domain sets one below the other."""
+    last = rows.filter(END).sort("method", "seed", "dataset", "split")
+    texts = [_text(row, scale, pattern, bare) for row in last.select("value", "ci_low", "ci_high").rows()]
+    named = last.select("method", "seed").with_columns(text=pl.Series(texts, dtype=pl.String))
+    return named.group_by("method", "seed", maintain_order=True).agg(pl.col("text").str.join("\n"))
 
 
-def _nat(rows: pl.DataFrame) -> str:
-    """KL by dataset, joined where there are several: `0.42`."""
-    return " / ".join(f"{value:.2f}" for value in rows.sort("dataset")["value"]) or "-"
+def _text(numbers: tuple[float | None, ...], scale: float, pattern: str, bare: bool) -> str:
+    value, low, high = ("–" if number is None else pattern.format(scale * number) for number in numbers)
+    return value if bare else f"{value} [{low}, {high}]"
+
+
+def show(folder: Path, console: Console | None = None) -> None:
+    """Print the closing table of the study in `folder` and where its figures are.
+
+    Raises InputError where the analyses are missing.
+    """
+    console = console or Console(width=WIDTH, highlight=False)
+    accuracy, kl = (tables.read(folder / f"analyses/{name}.parquet", name) for name in ("accuracy", "kl"))
+    if accuracy.is_empty():
+        raise InputError(f"{folder}/analyses/accuracy.parquet: has no rows; run the workflow again")
+    console.print(_table(summary(accuracy, kl), accuracy["study"][0]))
+    console.print("95 % intervals over prompts; val of the in-domain dataset; KL(base‖policy) on the base's samples.")
+    for figure in sorted((folder / "figures").glob("*.html")):
+        console.print(f"figure  {figure}", soft_wrap=True)
+
+
+def _table(rows: pl.DataFrame, study: str) -> Table:
+    table = Table(title=f"{study}: what each method did", title_justify="left", title_style="bold", box=None)
+    heads = {
+        "method": "method", "seed": "seed", "accuracy before": "accuracy\nbefore (%)",
+        "accuracy after": "accuracy\nafter (%)", "format": "format\n(%)",
+        "KL in domain": "KL in domain\n(nat/response)",
+        "KL out of domain": "KL out of domain\n(nat/response)",
+    }  # fmt: skip
+    for name, head in heads.items():
+        table.add_column(head, justify="left" if name == "method" else "right", no_wrap=name != "method")
+    for row in rows.select(list(heads)).rows():
+        table.add_row(*("–" if cell is None else str(cell) for cell in row))
+    return table

@@ -34,7 +34,7 @@ def _hover(row: dict) -> str:
     return (
         f"{figures.name(row['method'])}{seed}, {row['dataset']} {row['split']}<br>{row['fraction']:g} of training"
         f"<br>{row['statistic']} {row['value']:.4g} [{row['ci_low']:.4g}, {row['ci_high']:.4g}] {row['unit']}"
-        f"<br>n = {row['n']} prompts"
+        f"<br>n = {row['n']:.0f} prompts"
     )
 
 
@@ -46,22 +46,23 @@ def curves(figure: go.Figure, row: int, col: int, rows: pl.DataFrame, unit: str,
     rows = rows.drop_nulls("value")
     ticks = sorted({0.0, *rows["fraction"]})
     found, palette, ends = figures.runs(rows), figures.colours(rows["method"].to_list()), {}
-    if start is not None:
-        figure.add_hline(y=start, line={"color": figures.COLOURS[BASE], "width": 1.5}, layer="below", row=row, col=col)
     for (method, seed, place), shift in zip(found, _shifts(len(found)), strict=True):
         run = rows.filter((pl.col("method") == method) & (pl.col("seed") == seed)).sort("fraction")
         x = [ticks.index(fraction) + shift for fraction in run["fraction"]]
         _points(figure, row, col, run, x, palette[method], place, joined_from=start)
         ends.setdefault(method, []).append(run["value"][-1])
     _end_labels(figure, row, col, ends, palette, len(ticks) - 1 + SPREAD / 2, _limits(figure, row, col, rows, start))
-    names = [
-        f"{tick:g}" if tick in (0, 1) else f"1/{1 / tick:g}" if (1 / tick).is_integer() else f"{tick:g}"
-        for tick in ticks
-    ]
-    room = 0.22 * len(ticks)
-    axis = {"tickvals": list(range(len(ticks))), "ticktext": names, "range": [-0.35, len(ticks) - 0.6 + room]}
+    if start is not None and found:  # after the curves: a panel without traces takes no line
+        figure.add_hline(y=start, line={"color": figures.COLOURS[BASE], "width": 1.5}, layer="below", row=row, col=col)
+    room = 0.22 * len(ticks)  # for the methods' names
+    axis = {"tickvals": list(range(len(ticks))), "ticktext": [_fraction(tick) for tick in ticks]}
+    axis["range"] = [-0.35, len(ticks) - 0.6 + room]
     figure.update_xaxes(**axis, title_text="fraction of training", showgrid=False, row=row, col=col)
     figure.update_yaxes(title_text=unit, row=row, col=col)
+
+
+def _fraction(value: float) -> str:
+    return f"1/{1 / value:g}" if 0 < value < 1 and (1 / value).is_integer() else f"{value:g}"
 
 
 def groups(
@@ -85,13 +86,8 @@ def reference(figure: go.Figure, row: int, col: int, base: pl.DataFrame, at: int
     """The base's value in group `at` as a grey line over its interval; nothing where there are no rows."""
     for low, value, high in base.select("ci_low", "value", "ci_high").rows():
         x, colour, common = [at - 0.42, at + 0.42], figures.COLOURS[BASE], {"mode": "lines", "showlegend": False}
-        band = {
-            "x": x + x[::-1],
-            "y": [low, low, high, high],
-            "fill": "toself",
-            "fillcolor": figures.faded(colour, 0.15),
-        }
-        figure.add_scatter(**band, **common, line_width=0, hoverinfo="skip", row=row, col=col)
+        band = {"x": x + x[::-1], "y": [low, low, high, high], "fillcolor": figures.faded(colour, 0.15)}
+        figure.add_scatter(**band, **common, fill="toself", line_width=0, hoverinfo="skip", row=row, col=col)
         line = {"line": {"color": colour, "width": 2}, "hovertext": hover(base) * 2, "hoverinfo": "text"}
         figure.add_scatter(x=x, y=[value] * 2, **line, **common, row=row, col=col)
 
@@ -128,9 +124,8 @@ def _gap(upper: float | None, lower: float | None) -> float:
 
 def _limits(figure: go.Figure, row: int, col: int, rows: pl.DataFrame, start: float | None) -> tuple[float, float]:
     """Fixes the y axis so that every interval and `start` lie inside; labels are placed within these limits."""
-    seen = [x for c in ("value", "ci_low", "ci_high") for x in rows[c].drop_nulls()] + [
-        x for x in [start] if x is not None
-    ]
+    seen = [x for name in ("value", "ci_low", "ci_high") for x in rows[name].drop_nulls()]
+    seen += [] if start is None else [start]
     low, high = min(seen, default=0.0), max(seen, default=1.0)
     pad = 0.05 * (high - low) or 1.0
     figure.update_yaxes(range=[low - pad, high + pad], row=row, col=col)
@@ -149,7 +144,7 @@ def _end_labels(
 
 
 def apart(wanted: dict[str, float], room: float, limits: tuple[float, float]) -> dict[str, float]:
-    """Places near the `wanted` ones, in their order, at least `room` from each other and inside `limits` if they fit."""
+    """Places near the `wanted` ones, in their order, at least `room` apart and below the upper limit."""
     order = sorted(wanted, key=wanted.get)
     placed: list[float] = []
     for name in order:

@@ -89,7 +89,7 @@ def project(model: PreTrainedModel | PeftModel, hidden: torch.Tensor) -> torch.T
     else:
         logits = rows.float() @ head.weight.float().T
     logits = logits if head.bias is None else logits + head.bias.float()
-    return logits.view(*hidden.shape[:-1], -1)
+    return logits.view(*hidden.shape[:-1], logits.shape[-1])
 
 
 @contextmanager

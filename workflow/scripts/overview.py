@@ -1,20 +1,23 @@
-"""Print the closing table of a finished study: `python workflow/scripts/overview.py results/demo`."""
+"""Print the closing table of a study: `python workflow/scripts/overview.py results/demo`."""
 
 import sys
 from pathlib import Path
 
-from rich.console import Console
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run by hand and by make, not as a job
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from memedynamics.errors import InputError
-from memedynamics.overview import overview
+from memedynamics.overview import show
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("error: give one results folder, such as results/demo")
+
+def main(arguments: list[str]) -> None:
+    """Print the study in the one folder that `arguments` name; an InputError ends the process with its one line."""
+    if len(arguments) != 1:
+        sys.exit("usage: python workflow/scripts/overview.py results/<study>")
     try:
-        console = Console(highlight=False)
-        console.width = max(console.width, 100)
-        console.print(overview(Path(sys.argv[1])))
+        show(Path(arguments[0]))
     except InputError as error:
         sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
