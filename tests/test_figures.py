@@ -175,6 +175,15 @@ def test_png(drawn, tmp_path, chromium):
     assert list(tmp_path.iterdir()) == [tmp_path / "kl.png"]
 
 
+@pytest.mark.parametrize("suffix", ["pdf", "svg"])
+def test_paper_formats_repeat(suffix, drawn, tmp_path, chromium):
+    files = [tmp_path / f"{which}.{suffix}" for which in ("first", "again")]
+    for file in files:
+        figures.save(drawn["accuracy"], file, "accuracy")
+    assert files[0].stat().st_size > 10_000
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def test_without_chromium(tmp_path, monkeypatch):
     def missing(*_, **__):
         raise RuntimeError("Kaleido requires Google Chrome to be installed.")

@@ -9,7 +9,7 @@ from memedynamics.gather import BASE
 
 NOTE = (
     "Bars: 95 % cluster bootstrap over prompts (equal captions are one cluster), paired across methods; an invalid "
-    "answer is wrong. Grey: the base and its interval.<br>c: policy minus base on the same prompts. "
+    "answer is wrong. Grey: the base and its interval.<br>c, d: policy minus base on the same prompts. "
     "e: share of decisions P(Yes) ≥ ½ on the label’s side after the base’s rationales; above the base is overfitting."
 )
 LEVEL = 0.05
@@ -24,10 +24,9 @@ def figure_accuracy(frame: pl.DataFrame) -> go.Figure:
     _final(figure, alone, 1, "a", "Accuracy at the end of training", "accuracy", "accuracy (%)")
     _final(figure, alone, 4, "b", "AUROC at the end of training", "auroc", "AUROC (%)")
     gained = percent.filter((pl.col("versus") == BASE) & (pl.col("split") == "val"))
-    val = alone.filter(pl.col("split") == "val")
     gap = alone.filter(pl.col("split") == "train-val")
     _along(figure, gained, 1, "c", "Accuracy gained on val", "accuracy_difference", "gain over base (points)", 0.0)
-    _along(figure, val, 3, "d", "Responses in format, val", "format_share", "well-formed (%)")
+    _along(figure, gained, 3, "d", "Format gained on val", "format_share_difference", "gain over base (points)", 0.0)
     _along(figure, gap, 5, "e", "Overfitting of the decision", "probe_accuracy_gap", "train − val (points)")
     note = f"{NOTE}<br>{_votes(frame.filter(pl.col('split') == 'val'))}"
     return figures.finish(figure, frame, "What each method did to accuracy", note, 2)
@@ -72,7 +71,7 @@ def _votes(val: pl.DataFrame) -> str:
     clear = pairs.filter(pl.col("clear") & (pl.col("up") | pl.col("down"))).sort("versus", "method")
     rest = len(pairs) - len(clear)
     names = [(figures.name(method), figures.name(versus), up) for method, versus, _, up, _ in clear.rows()]
-    found = ", ".join(f"{a} > {b}" if up else f"{b} > {a}" for a, b, up in names) or "none"
-    others = f"; {rest} other pairs do not" if rest else ""
+    found = ", ".join(f"{a} > {b}" if up else f"{b} > {a}" for a, b, up in names)
+    others = f"; {rest} other pairs do not" if found and rest else "" if found else f"none of {rest} pairs"
     test = f"exact McNemar, Holm, p &lt; {LEVEL}"
     return f"Majority votes that differ on val in every seed ({test}): {found}{others}."

@@ -25,7 +25,8 @@ WIDTH, PANEL = 1000, 310  # px: a figure's width, and a row of panels with its t
 
 _axis = {
     "showline": True, "linecolor": "#333333", "linewidth": 1, "ticks": "outside", "tickcolor": "#333333", "ticklen": 4,
-    "gridcolor": "#ececec", "zeroline": False, "title": {"standoff": 6, "font": {"size": 12}},
+    "gridcolor": "#ececec", "zeroline": False, "exponentformat": "power",
+    "title": {"standoff": 6, "font": {"size": 12}},
 }  # fmt: skip
 TEMPLATE = go.layout.Template(
     layout={
@@ -83,6 +84,8 @@ def finish(figure: go.Figure, frame: pl.DataFrame, title: str, note: str, rows: 
     figure.add_annotation(
         **written, text="<br>".join(notes), y=0, yshift=-54, xshift=-48, yanchor="top", font={"color": "#555555"}
     )
+    for place, trace in enumerate(figure.data):
+        trace.uid = str(place)
     return figure
 
 
@@ -90,7 +93,10 @@ def _key(frame: pl.DataFrame) -> str:
     found, palette = runs(frame), colours(frame["method"].to_list())
     drawn = [*ordered([method for method, _, _ in found]), BASE]
     methods = [f'<span style="color:{palette[method]}"><b>{name(method)}</b></span>' for method in drawn]
-    places = {place: seed for _, seed, place in found}
+    # Seeds of the methods that were trained here: one trained elsewhere has none, and stands as seed 0.
+    many = max((place for _, _, place in found), default=0)
+    trained = [method for method, _, place in found if place == many][:1]
+    places = {place: seed for method, seed, place in found if method in trained}
     seeds = [f"{SIGNS[place % len(SIGNS)]} seed {seed}" for place, seed in sorted(places.items())]
     return "&nbsp;&nbsp; ".join([*methods, *(seeds if len(seeds) > 1 else [])])
 
@@ -122,6 +128,9 @@ def _print(figure: go.Figure, path: Path) -> None:
         figure.write_image(path, scale=2 if path.suffix == ".png" else 1)
     except (ChromeNotFoundError, RuntimeError) as error:
         raise InputError(f"{path.suffix[1:]} figures need Chromium: install Debian's package chromium") from error
-    if path.suffix == ".pdf":
-        # Chromium stamps the time.
-        path.write_bytes(re.sub(rb"D:\d{14}", b"D:20000101000000", path.read_bytes()))
+    data = path.read_bytes()
+    if path.suffix == ".pdf":  # Chromium stamps the time
+        path.write_bytes(re.sub(rb"D:\d{14}", b"D:20000101000000", data))
+    if path.suffix == ".svg":  # Plotly marks all ids of a drawing with six random digits
+        mark = re.search(rb'id="defs-([0-9a-f]{6})"', data)
+        path.write_bytes(data.replace(mark[1], b"0" * 6) if mark else data)

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from memedynamics import tables
 from memedynamics.errors import InputError
+from memedynamics.figures import ordered
 from memedynamics.gather import BASE
 
 WIDTH = 100  # columns
@@ -30,12 +31,13 @@ def summary(accuracy: pl.DataFrame, kl: pl.DataFrame) -> pl.DataFrame:
         "KL in domain": _written(forward.filter(val), 1, "{:.2f}"),
         "KL out of domain": _written(forward.filter(~pl.col("dataset").is_in(home)), 1, "{:.2f}"),
     }
-    found = alone.select("method", "seed").unique().sort(pl.col("method") != BASE, "method", "seed")
+    found = alone.select("method", "seed").unique()
     for name, column in columns.items():
         found = found.join(column.rename({"text": name}), on=["method", "seed"], how="left", nulls_equal=True)
     before = found.filter(pl.col("method") == BASE)["accuracy after"].to_list()
     found = found.with_columns(pl.lit(next(iter(before), None)).alias("accuracy before"))
-    return found.filter(pl.col("method") != BASE).sort("method", "seed")
+    order = pl.Enum(ordered(found["method"].to_list()))
+    return found.filter(pl.col("method") != BASE).sort(pl.col("method").cast(order), "seed")
 
 
 def _written(rows: pl.DataFrame, scale: float, pattern: str, bare: bool = False) -> pl.DataFrame:
@@ -57,7 +59,8 @@ def show(folder: Path, console: Console | None = None) -> None:
     Raises InputError where the analyses are missing.
     """
     console = console or Console(width=WIDTH, highlight=False)
-    accuracy, kl = (tables.read(folder / f"analyses/{name}.parquet", name) for name in ("accuracy", "kl"))
+    accuracy = tables.read(folder / "analyses/accuracy.parquet", "accuracy")
+    kl = tables.read(folder / "analyses/kl.parquet", "kl")
     if accuracy.is_empty():
         raise InputError(f"{folder}/analyses/accuracy.parquet: has no rows; run the workflow again")
     console.print(_table(summary(accuracy, kl), accuracy["study"][0]))

@@ -14,6 +14,8 @@ from memedynamics.gather import BASE
 
 SPREAD = 0.62  # share of the room between two ticks that the runs at one tick take up
 LABEL_ROOM = 0.075  # least distance between two labels, share of a panel's height
+LETTER = 0.026  # width of a label's letter, share of a panel's width
+LONGEST = 14  # letters of a label; longer names are cut
 
 
 def title(figure: go.Figure, row: int, col: int, letter: str, text: str) -> None:
@@ -46,17 +48,19 @@ def curves(figure: go.Figure, row: int, col: int, rows: pl.DataFrame, unit: str,
     rows = rows.drop_nulls("value")
     ticks = sorted({0.0, *rows["fraction"]})
     found, palette, ends = figures.runs(rows), figures.colours(rows["method"].to_list()), {}
+    edge = len(ticks) - 1 + SPREAD / 2
+    if start is not None:
+        line = {"line": {"color": figures.COLOURS[BASE], "width": 1.5}, "mode": "lines", "hoverinfo": "skip"}
+        figure.add_scatter(x=[-0.35, edge], y=[start] * 2, **line, showlegend=False, row=row, col=col)
     for (method, seed, place), shift in zip(found, _shifts(len(found)), strict=True):
         run = rows.filter((pl.col("method") == method) & (pl.col("seed") == seed)).sort("fraction")
         x = [ticks.index(fraction) + shift for fraction in run["fraction"]]
         _points(figure, row, col, run, x, palette[method], place, joined_from=start)
         ends.setdefault(method, []).append(run["value"][-1])
-    _end_labels(figure, row, col, ends, palette, len(ticks) - 1 + SPREAD / 2, _limits(figure, row, col, rows, start))
-    if start is not None and found:  # after the curves: a panel without traces takes no line
-        figure.add_hline(y=start, line={"color": figures.COLOURS[BASE], "width": 1.5}, layer="below", row=row, col=col)
-    room = 0.22 * len(ticks)  # for the methods' names
+    _end_labels(figure, row, col, ends, palette, edge, _limits(figure, row, col, rows, start))
+    named = 0.05 + LETTER * max((len(_short(method)) for method in ends), default=0)
     axis = {"tickvals": list(range(len(ticks))), "ticktext": [_fraction(tick) for tick in ticks]}
-    axis["range"] = [-0.35, len(ticks) - 0.6 + room]
+    axis["range"] = [-0.35, edge + (edge + 0.35) * named / (1 - named)]
     figure.update_xaxes(**axis, title_text="fraction of training", showgrid=False, row=row, col=col)
     figure.update_yaxes(title_text=unit, row=row, col=col)
 
@@ -65,11 +69,20 @@ def _fraction(value: float) -> str:
     return f"1/{1 / value:g}" if 0 < value < 1 and (1 / value).is_integer() else f"{value:g}"
 
 
+def _short(method: str) -> str:
+    name = figures.name(method)
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+
+
 def groups(
     figure: go.Figure, row: int, col: int, rows: pl.DataFrame, by: str, labels: Sequence[tuple[str, str]], unit: str
 ) -> None:
-    """Every run in each group of `labels` (value of column `by`, text); the base's rows as a line with its interval."""
+    """Every run in each group of `labels` (value of column `by`, text); the base's rows as a line with its interval.
+
+    Groups without rows are left out.
+    """
     rows = rows.drop_nulls("value")
+    labels = [(value, text) for value, text in labels if value in rows[by].to_list()]
     found, palette = figures.runs(rows), figures.colours(rows["method"].to_list())
     for at, (value, _) in enumerate(labels):
         here = rows.filter(pl.col(by) == value)
@@ -114,7 +127,7 @@ def _points(
     marker = {"symbol": symbol, "size": 6.5, "color": colour, "line": {"width": 1.5, "color": colour}}
     line = {"color": colour, "width": 1.5, "dash": dash}
     mode = "markers" if joined_from is None else "lines+markers"
-    style = {"mode": mode, "marker": marker, "line": line, "error_y": bars, "showlegend": False}
+    style = {"mode": mode, "marker": marker, "line": line, "error_y": bars, "showlegend": False, "cliponaxis": False}
     figure.add_scatter(x=x, y=y, **style, hovertext=text, hoverinfo="text", row=row, col=col)
 
 
@@ -138,7 +151,7 @@ def _end_labels(
 ) -> None:  # fmt: skip
     means = {method: math.fsum(values) / len(values) for method, values in ends.items()}
     for method, y in apart(means, LABEL_ROOM * (limits[1] - limits[0]), limits).items():
-        text = f"<b>{figures.name(method)}</b>"
+        text = f"<b>{_short(method)}</b>"
         where = {"x": x, "y": y, "xanchor": "left", "yanchor": "middle", "showarrow": False, "xshift": 3}
         figure.add_annotation(**where, text=text, font={"color": palette[method]}, row=row, col=col)
 
