@@ -13,12 +13,13 @@ from memedynamics.failures import print_failures
 from memedynamics.fingerprint import fingerprint, user_files
 from memedynamics.milestones import label
 from memedynamics.prompts import load_prompt
-from memedynamics.study import TRIAL_ROWS, load_study, plain, warnings_of
+from memedynamics.study import TRIAL_ROWS, check_questions, load_study, plain, warnings_of
 
 try:
     FULL = load_study({**config, "trial": False})
     STUDY = load_study(config)
     PROMPT = load_prompt(Path(workflow.basedir, "config/prompts", f"{STUDY.prompt}.yaml"))
+    check_questions(STUDY, PROMPT)
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -26,17 +27,16 @@ environment.expose(Path(workflow.basedir, "workflow"))
 
 ROOT = f"results/{STUDY.study}"
 CHANGED = environment.changes(Path(ROOT, "environment.json"))
+UNMATCHED = warnings_of(STUDY)
 if workflow.is_main_process:
-    for line in warnings_of(STUDY) + CHANGED:
+    for line in UNMATCHED + CHANGED:
         logger.warning(line)
 
 IN_DOMAIN = STUDY.in_domain
 SPLITS = [(IN_DOMAIN, "train"), (IN_DOMAIN, "val"), (IN_DOMAIN, "test")] + [(d, "test") for d in STUDY.out_of_domain]
-QUESTIONS = {name: source.question for name, source in STUDY.datasets.items()}
 FRACTIONS = STUDY.milestones
 RUNS = [(m, s) for m, method in STUDY.methods.items() for s in (STUDY.seeds if method.kind != "external" else [0])]
 RUN_NAMES = [f"{method}/seed{seed}" for method, seed in RUNS]
-BASE = plain(STUDY.base_model)
 
 
 scattergather:
@@ -80,6 +80,7 @@ def job_argument(rule, cfg, folders, wildcards, input, output, threads, resource
     job = {
         "rule": rule,
         "root": ROOT,
+        "renew": STUDY.strict_env,
         "study": STUDY.study,
         "digest": digest,
         "code": code,
@@ -100,6 +101,11 @@ def named(files):
     return {name: list(value) if isinstance(value, list) else str(value) for name, value in files.items()}
 
 
+def without(settings, *keys):
+    """`settings` without `keys`."""
+    return {key: value for key, value in settings.items() if key not in keys}
+
+
 def grows(amount):
     """A resource that grows with every attempt."""
     return lambda wildcards, attempt: amount * attempt
@@ -110,31 +116,33 @@ def one_of(*kinds):
     return "|".join(name for name, method in STUDY.methods.items() if method.kind in kinds) or "(?!)"
 
 
-# What the rules' scripts are told, by rule; tracked by Snakemake, so each holds what its rule depends on and no more.
-ASKING = {"base": BASE, "prompt": plain(PROMPT)}
-GRADING = {"sampling": plain(STUDY.sampling), "rewards": STUDY.rewards}
-MATCHED = {"training": STUDY.training, "adapter": plain(STUDY.adapter), "question": QUESTIONS[IN_DOMAIN]}
+# What the scripts are told. Snakemake tracks it, so it is what a result depends on and no more. The number of shards
+# changes no result, nor does the question of a dataset that is not used.
 USED = list(dict.fromkeys(dataset for dataset, _ in SPLITS))
 PROBED = [(dataset, split) for dataset, split in SPLITS if (dataset, split) != (IN_DOMAIN, "test")]
 BY_RUN = {"method": [m for m, _ in RUNS], "seed": [s for _, s in RUNS]}
-DEMO_DATA = {"train": f"{ROOT}/data/{IN_DOMAIN}/train.parquet"} if STUDY.base_model.source == "demo" else {}
-LAUNCH = "accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
+QUESTIONS = {name: STUDY.datasets[name].question for name in USED}
+ASKED = {key: PROMPT.questions[key] for key in sorted(set(QUESTIONS.values()))}
+ASKING = {"base": plain(STUDY.base_model), "prompt": {**plain(PROMPT), "questions": ASKED}}
+DRAWING = {**ASKING, "sampling": without(plain(STUDY.sampling), "shards"), "rewards": STUDY.rewards}
+LIKE_BASE = {key: plain(STUDY.sampling)[key] for key in ("temperature", "max_new_tokens")}
+TRAINED_ON = {"prompt": ASKING["prompt"], "question": QUESTIONS[IN_DOMAIN]}
+PREFERENCES = {"rule": STUDY.preferences.rule, **TRAINED_ON}
+OWN = {"questions": QUESTIONS, "own": plain(STUDY.own_samples), "fractions": FRACTIONS, "in_domain": IN_DOMAIN}
+SCORE = {
+    **ASKING,
+    "questions": QUESTIONS,
+    "scoring": without(plain(STUDY.scoring), "shards"),
+    "pair_rule": STUDY.preferences.rule,
+    "fractions": FRACTIONS,
+}
 PREFETCH = {
-    "source": BASE,
+    "source": plain(STUDY.base_model),
     "datasets": {name: plain(STUDY.datasets[name]) for name in USED},
     "methods": {name: plain(method) for name, method in STUDY.methods.items() if method.kind == "external"},
 }
-PREFERENCES = {"rule": STUDY.preferences.rule, "prompt": plain(PROMPT), "question": QUESTIONS[IN_DOMAIN]}
-SAMPLE_POLICY = {
-    **ASKING,
-    **GRADING,
-    "questions": QUESTIONS,
-    "own": plain(STUDY.own_samples),
-    "fractions": FRACTIONS,
-    "in_domain": IN_DOMAIN,
-}
-SCORE = {**ASKING, "questions": QUESTIONS, "scoring": plain(STUDY.scoring), "fractions": FRACTIONS}
-SCORE_BASE = {**SCORE, "fractions": [0.0]}
+DEMO_DATA = {"train": f"{ROOT}/data/{IN_DOMAIN}/train.parquet"} if STUDY.base_model.source == "demo" else {}
+LAUNCH = "accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
 PLAN = {"study": plain(FULL), "splits": SPLITS}
 # Where analyses find what they reduce; `ANALYSED` are the same files one by one.
 SCORED = ["base/seed0", *RUN_NAMES]
@@ -158,26 +166,41 @@ def source_files(wildcards):
     return readers.source_files(STUDY.datasets[wildcards.dataset])
 
 
+def model_files(source):
+    """The files of a local model or adapter folder; none where `source` is a hub id, pinned by its revision."""
+    return sorted(str(file) for file in Path(source).glob("*") if file.is_file())
+
+
+def external_files(wildcards):
+    """The files of a checkpoint trained elsewhere."""
+    return model_files(STUDY.methods[wildcards.method].path)
+
+
 def dataset_cfg(wildcards):
-    """What prepare_dataset is told."""
-    return {"source": plain(STUDY.datasets[wildcards.dataset]), "limit": TRIAL_ROWS if STUDY.trial else None}
+    """What prepare_dataset is told; the question is asked later."""
+    source = without(plain(STUDY.datasets[wildcards.dataset]), "question")
+    return {"source": source, "limit": TRIAL_ROWS if STUDY.trial else None}
 
 
 def sample_base_cfg(wildcards):
     """What sample_base is told."""
-    return {**ASKING, **GRADING, "question": QUESTIONS[wildcards.dataset]}
+    return {**DRAWING, "question": QUESTIONS[wildcards.dataset]}
 
 
-def method_cfg(wildcards):
-    """One method's recipe."""
-    return {"method": plain(STUDY.methods[wildcards.method]), "base": BASE}
+def external_cfg(wildcards):
+    """What import_external is told."""
+    return {"method": plain(STUDY.methods[wildcards.method]), "name": wildcards.method}
 
 
 def preflight_cfg(wildcards):
-    """What preflight is told."""
-    return {**ASKING, **GRADING, **MATCHED, **method_cfg(wildcards)}
+    """What preflight is told; only GRPO draws responses and grades them."""
+    method = STUDY.methods[wildcards.method]
+    drawing = {"sampling": LIKE_BASE, "rewards": STUDY.rewards} if method.kind == "grpo" else {}
+    matched = {"training": STUDY.training, "adapter": plain(STUDY.adapter), **TRAINED_ON}
+    return {"method": plain(method), "base": ASKING["base"], **matched, **drawing}
 
 
 def train_cfg(wildcards):
     """What a training is told."""
-    return {**preflight_cfg(wildcards), "fractions": FRACTIONS, "train_prompts": STUDY.train_prompts}
+    prompts = {"train_prompts": STUDY.train_prompts} if STUDY.methods[wildcards.method].kind == "grpo" else {}
+    return {**preflight_cfg(wildcards), **prompts, "fractions": FRACTIONS}

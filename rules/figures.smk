@@ -12,7 +12,7 @@ rule figure_accuracy:
         mem_mb=grows(4000),
         runtime=grows(30),
     params:
-        **task("figure_accuracy"),
+        **task("figure_accuracy", cfg={"notes": UNMATCHED}),
     shell:
         "python {params.script} {params.job:q} > {log} 2>&1"
 
@@ -25,7 +25,7 @@ use rule figure_accuracy as figure_kl with:
     log:
         f"{ROOT}/logs/figures/kl.log",
     params:
-        **task("figure_kl"),
+        **task("figure_kl", cfg={"notes": UNMATCHED}),
 
 
 rule figures:

@@ -12,6 +12,7 @@ rule prefetch:
 
 rule base_model:
     input:
+        model_files(STUDY.base_model.source),
         **DEMO_DATA,
     output:
         model=directory(f"{ROOT}/model"),
@@ -26,6 +27,6 @@ rule base_model:
         mem_mb=grows(8000),
         runtime=grows(60),
     params:
-        **task("base_model", cfg={"source": BASE, "prompt": plain(PROMPT), "question": QUESTIONS[IN_DOMAIN]}),
+        **task("base_model", cfg={"source": plain(STUDY.base_model), **TRAINED_ON}),
     shell:
         "python {params.script} {params.job:q} > {log} 2>&1"

@@ -44,11 +44,11 @@ rule sample_policy:
         milestones=f"{ROOT}/runs/{{method}}/seed{{seed}}/milestones",
         run=f"{ROOT}/runs/{{method}}/seed{{seed}}/run.json",
     output:
-        samples=f"{ROOT}/samples/{{method}}/seed{{seed}}.parquet",
+        samples=temp(f"{ROOT}/samples/{{method}}/seed{{seed}}.{{scatteritem}}.parquet"),
     log:
-        f"{ROOT}/logs/sample_policy/{{method}}/seed{{seed}}.log",
+        f"{ROOT}/logs/sample_policy/{{method}}/seed{{seed}}.{{scatteritem}}.log",
     benchmark:
-        f"{ROOT}/benchmarks/sample_policy/{{method}}/seed{{seed}}.tsv"
+        f"{ROOT}/benchmarks/sample_policy/{{method}}/seed{{seed}}.{{scatteritem}}.tsv"
     conda:
         "../envs/main.yaml"
     threads: 1
@@ -57,13 +57,22 @@ rule sample_policy:
         mem_mb=grows(32000),
         runtime=grows(480),
     params:
-        **task("sample_policy", cfg=SAMPLE_POLICY),
+        **task("sample_policy", cfg={**DRAWING, **OWN}),
     shell:
         "python {params.script} {params.job:q} > {log} 2>&1"
+
+
+use rule gather_samples as gather_own_samples with:
+    input:
+        shards=gather.sample(f"{ROOT}/samples/{{{{method}}}}/seed{{{{seed}}}}.{{scatteritem}}.parquet"),
+    output:
+        samples=f"{ROOT}/samples/{{method}}/seed{{seed}}.parquet",
+    log:
+        f"{ROOT}/logs/gather_samples/{{method}}/seed{{seed}}.log",
 
 
 rule samples:
     input:
         [f"{ROOT}/samples/base/{dataset}/{split}.parquet" for dataset, split in SPLITS],
-        collect(rules.sample_policy.output.samples, zip, **BY_RUN),
+        collect(rules.gather_own_samples.output.samples, zip, **BY_RUN),
     localrule: True

@@ -18,7 +18,7 @@ rule score_base:
         mem_mb=grows(64000),
         runtime=grows(720),
     params:
-        **task("score", cfg=SCORE_BASE),
+        **task("score", cfg={**SCORE, "fractions": [0.0]}),
     shell:
         "python {params.script} {params.job:q} > {log} 2>&1"
 
@@ -29,7 +29,7 @@ use rule score_base as score with:
         milestones=f"{ROOT}/runs/{{method}}/seed{{seed}}/milestones",
         run=f"{ROOT}/runs/{{method}}/seed{{seed}}/run.json",
         probes=rules.build_probes.output.probes,
-        own=rules.sample_policy.output.samples,
+        own=rules.gather_own_samples.output.samples,
         data=[f"{ROOT}/data/{dataset}/{split}.parquet" for dataset, split in SPLITS],
     output:
         traces=f"{ROOT}/traces/{{method}}/seed{{seed}}/{{scatteritem}}.parquet",

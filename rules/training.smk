@@ -69,6 +69,7 @@ use rule train_sft as train_grpo with:
 
 rule import_external:
     input:
+        external_files,
         model=rules.base_model.output.model,
     output:
         **rules.train_sft.output,
@@ -83,7 +84,7 @@ rule import_external:
         mem_mb=grows(16000),
         runtime=grows(60),
     params:
-        **task("import_external", cfg=method_cfg),
+        **task("import_external", cfg=external_cfg),
     shell:
         "python {params.script} {params.job:q} > {log} 2>&1"
 

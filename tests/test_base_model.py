@@ -214,10 +214,11 @@ def test_sources_that_do_not_exist(tmp_path, cache):
     assert not cache.exists()
 
 
-@pytest.mark.parametrize("revision", [None, "main", COMMIT[:7]])
+@pytest.mark.parametrize("revision", ["main", COMMIT[:7]])
 def test_a_hub_id_needs_a_commit(tmp_path, cache, revision):
     cached(cache, "llava")
     refused(tmp_path / "model", "org/tiny needs a pinned revision", "org/tiny", revision=revision)
+    refused(tmp_path / "model", "org/tiny: no such folder; give a folder, or a hub id with revision", "org/tiny")
 
 
 @pytest.mark.parametrize(
@@ -272,7 +273,7 @@ def test_prefetch_names_what_cannot_be_fetched(cache):
     prefetch(local, {"m": Dataset(reader="table", root="/x")}, {"e": ExternalMethod(kind="external", path="/x")})
     with pytest.raises(InputError, match=r"base_model\.source: org/tiny at 0123.* cannot be fetched"):
         prefetch(BaseModelConfig(source="org/tiny", revision=COMMIT), {}, {})
-    with pytest.raises(InputError, match=r"methods\.e\.path: org/run needs a pinned revision"):
+    with pytest.raises(InputError, match=r"methods\.e\.path: org/run: no such folder; give a folder, or a hub id"):
         prefetch(local, {}, {"e": ExternalMethod(kind="external", path="org/run")})
     with pytest.raises(InputError, match=r"datasets\.d: org/memes cannot be fetched"):
         prefetch(local, {"d": Dataset(reader="huggingface", hub_id="org/memes", revision=COMMIT)}, {})

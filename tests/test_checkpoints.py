@@ -1,5 +1,6 @@
 """What is read from a model folder without loading it, and every kind of folder that is refused."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -163,6 +164,61 @@ def test_the_manifest_names_source_class_and_weights(copy):
     tensors[min(tensors)] += 1
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
     assert checkpoints.weights_digest(copy) != manifest["digest"]
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"])
+def test_the_manifest_knows_every_file_by_its_content(copy, name):
+    """And says which one differs; the processor and its templates in folders of their own count too."""
+    (copy / "additional_chat_templates").mkdir()
+    (copy / "additional_chat_templates/short.jinja").write_text("{{ messages }}")
+    checkpoints.write_manifest(copy, "org/name", None)
+    before, first = (copy / "base.json").read_bytes(), json.loads((copy / "base.json").read_text())
+    assert {name, "processor_config.json", "additional_chat_templates/short.jinja"} <= first["files"].keys()
+    content = (copy / name).read_text()
+    (copy / name).write_text(f"{content} ")
+    checkpoints.write_manifest(copy, "org/name", None)
+    second = json.loads((copy / "base.json").read_text())
+    assert {file for file in first["files"] if first["files"][file] != second["files"][file]} == {name}
+    assert second["digest"] == first["digest"]
+    (copy / name).write_text(content)
+    checkpoints.write_manifest(copy, "org/name", None)
+    assert (copy / "base.json").read_bytes() == before
+
+
+def sparse(file, places=(), size=checkpoints.HASHED_BELOW + 12345):
+    """A file of `size` zeros that takes no room on disk, with another byte at each of `places`."""
+    with file.open("wb") as content:
+        content.truncate(size)
+        for place in places:
+            content.seek(place)
+            content.write(b"x")
+    return file
+
+
+def test_large_files_are_told_apart_by_a_sample_of_their_content(tmp_path):
+    """Of 1 GiB + 12345 zeros 36 MiB are read: both ends, and the first and last of the blocks between them."""
+    zeros, size = checkpoints.content_digest(sparse(tmp_path / "a")), checkpoints.HASHED_BELOW + 12345
+    assert checkpoints.content_digest(sparse(tmp_path / "b")) == zeros
+    inside = [0, checkpoints.ENDS - 1, checkpoints.ENDS, size - checkpoints.ENDS - 1, size - checkpoints.ENDS, size - 1]
+    found = [checkpoints.content_digest(sparse(tmp_path / "b", [place])) for place in inside]
+    assert len({zeros, *found}) == 1 + len(inside)
+    assert checkpoints.content_digest(sparse(tmp_path / "b", size=size + 1)) != zeros
+    # One byte between two blocks is what a sample can miss.
+    assert checkpoints.content_digest(sparse(tmp_path / "b", [checkpoints.ENDS + checkpoints.BLOCK])) == zeros
+
+
+def test_large_files_of_the_hub_are_known_by_its_own_digest(tmp_path):
+    """Through two links, as `sources.link` leaves them; a blob without such a name, and a small one, are read."""
+    blobs, linked, name = tmp_path / "blobs", tmp_path / "model.safetensors", "0a" * 32
+    blobs.mkdir()
+    (tmp_path / "snapshot.safetensors").symlink_to(f"blobs/{name}")
+    linked.symlink_to(tmp_path / "snapshot.safetensors")
+    read = checkpoints.content_digest(sparse(tmp_path / "copy"))
+    assert checkpoints.content_digest(sparse(blobs / "short")) == read
+    sparse(blobs / name)
+    assert checkpoints.content_digest(linked) == name
+    (blobs / name).write_bytes(b"small")
+    assert checkpoints.content_digest(linked) == hashlib.sha256(b"small").hexdigest()
 
 
 def test_counting_imports_neither_torch_nor_transformers():

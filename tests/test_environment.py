@@ -1,6 +1,10 @@
 import json
+import os
+import sys
 
-from memedynamics import environment
+import pytest
+
+from memedynamics import environment, lease
 
 
 def test_versions_are_recorded_once_and_changes_named(tmp_path):
@@ -12,3 +16,25 @@ def test_versions_are_recorded_once_and_changes_named(tmp_path):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"trl": "0.9"}))
     environment.record(file)
     assert environment.changes(file) == [f"trl was 0.9 when this study began, now {environment.installed()['trl']}"]
+
+
+def test_renewing_replaces_the_record_as_a_whole(tmp_path):
+    file = tmp_path / "environment.json"
+    file.write_text('{"trl": "0.9"}')
+    before = file.stat().st_ino
+    environment.record(file, renew=True)
+    assert environment.changes(file) == [] and file.stat().st_ino != before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mark"), [(["--executor", "slurm-jobstep"], "7"), (["--executor", "slurm"], "6")]
+)
+def test_only_jobs_of_the_slurm_executor_own_their_allocation(tmp_path, monkeypatch, arguments, mark):
+    for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "TOKENIZERS_PARALLELISM", "PYTHONPATH", "PATH"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv(lease.ALLOCATED, "6")
+    monkeypatch.setattr(sys, "argv", ["snakemake", *arguments])
+    environment.expose(tmp_path)
+    assert os.environ[lease.ALLOCATED] == mark

@@ -45,7 +45,7 @@ def save(model: PeftModel, folder: Path) -> Path:
 def bring(folder: Path, base: Path, run: Path) -> dict[str, Path]:
     run.mkdir()
     method = ExternalMethod(kind="external", path=str(folder))
-    script("import_external")(model=base, method=method, **outputs(run))
+    script("import_external")(model=base, method=method, name="theirs", **outputs(run))
     return outputs(run)
 
 
@@ -168,3 +168,9 @@ def test_pickled_adapters_and_empty_folders_are_refused(base: Path, tmp_path: Pa
 def test_a_missing_folder_is_named(base: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         bring(tmp_path / "nowhere", base, tmp_path / "run")
+
+
+def test_a_mistyped_relative_folder_is_not_taken_for_a_hub_id(base: Path, tmp_path: Path) -> None:
+    said = r"methods\.theirs\.path: checkpoints/their-adapter: no such folder; give a folder, or a hub id with revision"
+    with pytest.raises(InputError, match=said):
+        bring(Path("checkpoints/their-adapter"), base, tmp_path / "run")

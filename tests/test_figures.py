@@ -141,11 +141,29 @@ def test_methods_and_seeds_are_named(name, drawn):
 
 
 @pytest.mark.parametrize("name", DRAW)
+def test_unmatched_methods_close_the_caption(name, frames, drawn):
+    """Users' own words act as words; what is long is cut, and what is many is counted."""
+    notes = ["methods are not matched: a = '<b>' but b = 1", "x" * 2000, *(f"methods differ in {i}" for i in range(8))]
+    figure = DRAW[name](frames[name], notes)
+    lines = figure.layout.annotations[-1].text.split("<br>")
+    few = lines.index("Methods are not matched: a = '&lt;b&gt;' but b = 1.")
+    assert max(map(len, lines[few:])) <= figures.LINE and len(lines[few:]) <= 2 * figures.MANY + 1
+    assert lines[-2:] == ["Methods differ in 3.", "And 4 more such differences, which Snakemake lists when it starts."]
+    assert figure.layout.height - drawn[name].layout.height == 16 * len(lines[few:])
+    assert DRAW[name](frames[name], []).to_json() == drawn[name].to_json()
+
+
+def test_a_study_s_notes_reach_the_file(study, tmp_path):
+    script("figure_kl").main(study / "analyses/kl.parquet", tmp_path / "kl.html", ["methods are not matched: r = 4"])
+    assert "Methods are not matched: r = 4." in (tmp_path / "kl.html").read_text()
+
+
+@pytest.mark.parametrize("name", DRAW)
 def test_html_needs_no_network_and_repeats(name, study, tmp_path):
     """plotly.js is inside; what is left names no address and no file. The same table gives the same bytes."""
     files = [tmp_path / "first.html", tmp_path / "second/again.html"]
     for file in files:
-        script(f"figure_{name}").main(study / f"analyses/{name}.parquet", file)
+        script(f"figure_{name}").main(study / f"analyses/{name}.parquet", file, [])
     text = files[0].read_text()
     assert text.count(get_plotlyjs()) == 1
     rest = text.replace(get_plotlyjs(), "")
@@ -231,5 +249,5 @@ def test_undefined_values_are_left_out():
 
 def test_a_missing_table(tmp_path):
     with pytest.raises(InputError, match="no such table"):
-        script("figure_kl").main(tmp_path / "kl.parquet", tmp_path / "kl.html")
+        script("figure_kl").main(tmp_path / "kl.parquet", tmp_path / "kl.html", [])
     assert not (tmp_path / "kl.html").exists()

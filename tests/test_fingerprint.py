@@ -104,24 +104,58 @@ def test_own_rewards_count_only_where_responses_are_graded(tree, tmp_path):
     assert fingerprint(tree[1], tree[0], rewards=[own]) != without
 
 
+def test_own_rewards_in_packages_and_what_they_import(tmp_path):
+    files = {
+        "mine/__init__.py": "from . import sub\n",
+        "mine/sub.py": "from .deep.scale import by\nimport json, helper\n",
+        "mine/deep/__init__.py": "",
+        "mine/deep/scale.py": "from ..other import f\n",
+        "mine/other.py": "",
+        "mine/unused.py": "",
+        "helper.py": "def g():\n    import further\n",
+        "further.py": "import helper\n",
+        "broken.py": "def f(:\n",
+        "__init__.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    held = sorted(tmp_path / name for name in files if name not in ("mine/unused.py", "broken.py", "__init__.py"))
+    assert user_files(["mine.f"], tmp_path) == user_files(["format", "mine.sub.f"], tmp_path) == held
+    assert user_files(["broken.f", "absent.f", "numpy.linalg.norm"], tmp_path) == [tmp_path / "broken.py"]
+    package = Path(shutil.copytree(tmp_path / "mine", tmp_path / "copy/mine"))
+    (package / "sub.py").unlink()
+    assert user_files(["mine.sub.f"], tmp_path / "copy") == [package / "__init__.py"]
+
+
+def test_a_broken_reward_is_left_to_the_job_that_imports_it(tree, tmp_path):
+    (tmp_path / "broken.py").write_text("def f(:\n")
+    (tree[0] / "rewards.py").write_text("from memedynamics import b\n")
+    change(tree[0] / "a.py", "import b, tables", "import b, rewards, tables")
+    broken = fingerprint(tree[1], tree[0], rewards=user_files(["broken.f"], tmp_path))
+    (tmp_path / "broken.py").write_text("def f():\n    return 1\n")
+    fresh(tree)
+    assert fingerprint(tree[1], tree[0], rewards=user_files(["broken.f"], tmp_path)) != broken
+
+
 def test_every_table_is_named_by_a_literal():
     """The fingerprint finds the schemas a script uses by the literal names in these calls."""
     import ast
 
     from memedynamics.fingerprint import ACCESS
 
-    table_calls = 0
+    table_calls = {"tables": 0, "gather": 0}
     for file in [*(HERE / "workflow/scripts").glob("*.py"), *(HERE / "workflow/memedynamics").rglob("*.py")]:
-        if file.name in ("tables.py", "parts.py"):
+        if file.name in ("tables.py", "parts.py", "gather.py"):
             continue
         for node in ast.walk(ast.parse(file.read_text())):
             called = node.func if isinstance(node, ast.Call) else None
             if (
                 isinstance(called, ast.Attribute)
                 and called.attr in ACCESS
-                and getattr(called.value, "id", "") == "tables"
+                and getattr(called.value, "id", "") in ("tables", "gather")
             ):
-                table_calls += 1
+                table_calls[called.value.id] += 1
                 named = [a for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
                 assert named, f"{file}:{node.lineno}"
-    assert table_calls > 5
+    assert table_calls["tables"] > 5 and table_calls["gather"] > 2

@@ -78,8 +78,17 @@ def test_everything_holds_at_half_precision(dtype: str, study: Path, tmp_path: P
     samples = write_samples(study, "qwen2_5_vl", dtype)
     report = preflight("dpo", study, tmp_path, base=BaseModelConfig(source="tiny", dtype=dtype), samples=samples)
     assert all(found["value"] <= found["tolerance"] / 5 for found in report.values())
+    assert all(report[name]["value"] < 1e-6 for name in ("adapter_off", "dpo_margin", "dpo_loss"))
     # Merged weights are rounded to the dtype, which float32 would not explain: the tolerance has to know the dtype.
     assert report["merged"]["value"] > invariants.TOLERANCE["float32"] / 5
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_grpo_starts_at_the_reference_at_half_precision(dtype: str, study: Path, tmp_path: Path) -> None:
+    samples = write_samples(study, "qwen2_5_vl", dtype)
+    report = preflight("grpo", study, tmp_path, base=BaseModelConfig(source="tiny", dtype=dtype), samples=samples)
+    assert report["grpo_kl"]["value"] == report["adapter_off"]["value"] == 0
+    assert report["grpo_kl"]["tolerance"] == 1e-5
 
 
 def tampered_samples(study: Path, folder: Path, by: float) -> Path:
@@ -113,12 +122,39 @@ def test_another_base_model(study: Path, tmp_path: Path) -> None:
         preflight("grpo", study, tmp_path, model=tmp_path / "model")
 
 
+PISSA = Adapter(r=4, options={"init_lora_weights": "pissa"})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_pissa_changes_the_base(kind: str, study: Path, tmp_path: Path) -> None:
+def test_pissa_changes_the_base(kind: str, dtype: str, study: Path, tmp_path: Path) -> None:
     """PiSSA subtracts the adapter's start from the weights: without the adapter the base is gone."""
-    pissa = Adapter(r=4, options={"init_lora_weights": "pissa"})
+    changed = {
+        "base": BaseModelConfig(source="tiny", dtype=dtype),
+        "samples": write_samples(study, "qwen2_5_vl", dtype),
+    }
     with pytest.raises(InputError, match="adapter_off is off by .*remove adapter.options.init_lora_weights"):
-        preflight(kind, study, tmp_path, adapter=pissa)
+        preflight(kind, study, tmp_path, adapter=PISSA, **changed)
+
+
+@pytest.mark.parametrize(("kind", "name", "beta"), [("dpo", "dpo_margin", 1.0), ("grpo", "grpo_kl", 0.04)])
+def test_pissa_moves_the_first_step_at_half_precision(
+    kind: str, name: str, beta: float, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By less than rounding could, so the numbers that the trainers log must be exact to show it."""
+    monkeypatch.setattr(invariants, "adapter_off", lambda *_: {})
+    changed = {"base": BaseModelConfig(source="tiny", dtype="bfloat16"), "args": {"beta": beta}}
+    samples = write_samples(study, "qwen2_5_vl", "bfloat16")
+    with pytest.raises(InputError, match=f"{name} is off by .*the policy does not start at the reference"):
+        preflight(kind, study, tmp_path, adapter=PISSA, samples=samples, **changed)
+
+
+def test_half_precision_does_not_explain_another_loss() -> None:
+    """PiSSA's loss of 0.6955 is ln 2 + 0.0024: bfloat16 would explain 0.1."""
+    nats = invariants.TOLERANCE["bfloat16"]
+    for loss, holds in ((0.6955, False), (0.6932, True)):
+        log = {"rewards/margins": 0.0, "loss": loss}
+        assert invariants._logged(DPOConfig(bf16=False), log, nats)["dpo_loss"].ok == holds
 
 
 @pytest.mark.parametrize(("kind", "name"), [("dpo", "dpo_margin"), ("grpo", "grpo_kl")])

@@ -15,7 +15,7 @@ from memedynamics.training import defaults
 
 
 def study(methods=None, datasets=None, **keys):
-    named = datasets or {"memes": {"reader": "pictograms", "splits": {"train": 24}}}
+    named = datasets or {"memes": {"reader": "pictograms", "splits": {"train": 24, "val": 1, "test": 1}}}
     methods = methods or {"sft": {"kind": "sft"}}
     raw = {"study": "x", "base_model": {"source": "demo"}, "in_domain": next(iter(named)), "datasets": named}
     return load_study({**raw, "out_of_domain": list(named)[1:], "methods": methods, **keys})

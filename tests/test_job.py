@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memedynamics import job
+from memedynamics import checkpoints, job
 
 LIBRARY = Path(job.__file__).resolve().parents[1]
 SCRIPT = """
@@ -32,7 +32,7 @@ def launch(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "in.txt").write_text("one")
 
-    def run(seed="7", digest="d", **cfg):
+    def run(seed="7", digest="d", rank=None, **cfg):
         argument = {
             "rule": "toy",
             "root": str(tmp_path / "results"),
@@ -46,11 +46,13 @@ def launch(tmp_path):
             "threads": 2,
             "gpu": 0,
             "work": str(tmp_path / "work"),
+            "timing": str(tmp_path / "timing.json"),
         }
+        others = {name: value for name, value in os.environ.items() if name != "RANK"}
         return subprocess.run(
             [sys.executable, "script.py", json.dumps(argument)],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(LIBRARY)},
+            env={**others, "PYTHONPATH": str(LIBRARY), **({"RANK": rank} if rank else {})},
             capture_output=True,
             text=True,
         )
@@ -82,6 +84,13 @@ def test_work_is_found_again_by_the_same_job_alone(launch, tmp_path):
     assert launch().returncode == 1
 
 
+def test_one_of_several_processes_clears_up_and_reports(launch, tmp_path):
+    assert launch(rank="1").returncode == 0
+    assert (tmp_path / "work").exists() and not (tmp_path / "timing.json").exists()
+    assert launch(rank="0").returncode == 0
+    assert not (tmp_path / "work").exists() and (tmp_path / "timing.json").exists()
+
+
 def test_settings_are_checked_on_arrival(launch):
     done = launch(sampling={"num_samples": 0})
     assert done.returncode == 1 and "toy: sampling.num_samples" in done.stderr
@@ -97,3 +106,17 @@ def test_digest_of_a_folder_is_its_contents(tmp_path):
     manifest = job.contents(tmp_path / "m")
     (tmp_path / "m" / "a").write_text("3")
     assert job.contents(tmp_path / "m") == manifest
+
+
+def test_large_files_of_a_folder_are_sampled(tmp_path, monkeypatch):
+    """One folder in two copies is the same; weights that differ throughout are not."""
+    read = []
+    sample = checkpoints._sampled_digest
+    monkeypatch.setattr(checkpoints, "_sampled_digest", lambda file, size: read.append(file) or sample(file, size))
+    for name in ("one", "same", "other"):
+        (tmp_path / name).mkdir()
+        with (tmp_path / name / "model.safetensors").open("wb") as file:
+            file.truncate(checkpoints.HASHED_BELOW)
+            file.write(b"other" if name == "other" else b"")
+    one, same, other = (job.contents(tmp_path / name) for name in ("one", "same", "other"))
+    assert one == same != other and len(read) == 3

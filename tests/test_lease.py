@@ -79,8 +79,26 @@ def test_a_killed_job_frees_its_device(start):
 
 
 def test_an_allocation_of_the_scheduler_is_left_alone(start):
-    told = json.loads(start(1, 0, SLURM_JOB_ID="7", CUDA_VISIBLE_DEVICES="3").stdout.readline())
+    own = {"SLURM_JOB_ID": "7", "CUDA_VISIBLE_DEVICES": "3", lease.ALLOCATED: "7"}
+    told = json.loads(start(1, 0, **own).stdout.readline())
     assert told["held"] == [] and told["visible"] == "3"
+
+
+def test_jobs_that_share_an_allocation_share_no_device(start):
+    """As under `salloc`; a mark left over from another allocation changes nothing."""
+    shared = {"SLURM_JOB_ID": "7", lease.ALLOCATED: "6"}
+    jobs = [start(1, 60, **shared), start(1, 60, **shared)]
+    assert sorted(json.loads(job.stdout.readline())["held"][0] for job in jobs) == ["0", "1"]
+    # Another allocation's devices are others, though it numbers them from 0 too.
+    assert json.loads(start(2, 0, SLURM_JOB_ID="8").stdout.readline())["held"] == ["0", "1"]
+    third = start(1, 0, **shared)
+    with pytest.raises(subprocess.TimeoutExpired):
+        third.communicate(timeout=1)
+
+
+def test_an_empty_mark_is_none(start):
+    job = start(1, 0, SLURM_JOB_ID="", **{lease.ALLOCATED: ""})
+    assert json.loads(job.stdout.readline())["held"]
 
 
 def test_nothing_to_lease_without_a_device(monkeypatch):

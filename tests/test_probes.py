@@ -15,7 +15,7 @@ def memes(dataset: str, split: str, benign: int, hateful: int) -> pl.DataFrame:
 def sampled(data: pl.DataFrame, k: int = 2) -> pl.DataFrame:
     rows = data.drop("label").join(pl.DataFrame({"sample": range(k)}), how="cross")
     tokens = pl.concat_list(pl.col("id").str.tail(4).cast(pl.Int32), "sample")
-    return rows.with_columns(token_ids=tokens, correct=True, format_ok=False, text=pl.lit("dropped"))
+    return rows.with_columns(token_ids=tokens, correct=True, format_ok=False, reward=0.0, text=pl.lit("dropped"))
 
 
 @pytest.mark.parametrize(

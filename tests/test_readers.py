@@ -1,10 +1,17 @@
 """Readers on datasets drawn in each format, with its dirt: what is read, what is rejected and why."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import drawn_datasets
@@ -160,6 +167,130 @@ def test_huggingface_errors_are_one_line(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], env=offline, capture_output=True, text=True)
     assert "InputError: nobody/nothing: cannot read split 'train'" in done.stderr.splitlines()[-1]
     assert "target prefetch" in done.stderr.splitlines()[-1]
+
+
+class DatasetHub(BaseHTTPRequestHandler):
+    """As much of the hub as a dataset's download needs: org/memes at two commits, the files of each in its folder."""
+
+    folder: Path
+
+    def do_HEAD(self):
+        self.do_GET(body=False)
+
+    def do_POST(self):
+        asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        paths = json.loads(asked)["paths"] if asked.startswith("{") else parse_qs(asked)["paths"]
+        self.answer(json.dumps([entry for entry in self.entries() if entry["path"] in paths]).encode())
+
+    def do_GET(self, body=True):
+        path, files = urlsplit(self.path).path, {entry["path"] for entry in self.entries() if entry["type"] == "file"}
+        name = path.partition(f"/resolve/{self.commit()}/")[2]
+        if "/tree/" in path:
+            below = Path(path.partition(f"/tree/{self.commit()}")[2].strip("/"))
+            found = [e for e in self.entries() if below in Path(e["path"]).parents]
+            direct = [e for e in found if Path(e["path"]).parent == below]
+            self.answer(json.dumps(found if "recursive=true" in self.path.lower() else direct).encode(), body)
+        elif path.startswith("/api/datasets/org/memes/revision/"):
+            siblings = [{"rfilename": name} for name in sorted(files)]
+            self.answer(json.dumps({"id": "org/memes", "sha": self.commit(), "siblings": siblings}).encode(), body)
+        elif name in files:
+            self.answer((self.folder / self.commit() / name).read_bytes(), body)
+        else:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "EntryNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    def commit(self):
+        return next((name for name in COMMITS if name in self.path), COMMITS[0])
+
+    def entries(self):
+        root = self.folder / self.commit()
+        kinds = {True: {"type": "file", "oid": "0"}, False: {"type": "directory", "oid": "0"}}
+        found = [(path, path.is_file()) for path in sorted(root.rglob("*"))]
+        return [kinds[f] | {"path": str(p.relative_to(root)), "size": p.stat().st_size * f} for p, f in found]
+
+    def answer(self, content, body=True):
+        self.send_response(200)
+        etag = hashlib.sha256(content).hexdigest()
+        headers = {"Content-Length": len(content), "ETag": f'"{etag}"', "X-Repo-Commit": self.commit()}
+        for key, value in headers.items():
+            self.send_header(key, str(value))
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+COMMITS = ["1" * 40, "2" * 40]
+FROM_HUB = """
+import sys
+from pathlib import Path
+from memedynamics import readers
+from memedynamics.config import Dataset
+from memedynamics.readers import huggingface
+from memedynamics.readers.checks import checked
+source = Dataset(reader="huggingface", hub_id="org/memes", revision=sys.argv[2])
+if sys.argv[1] == "fetch":
+    huggingface.fetch(source)
+else:
+    for row in checked(readers.rows(source, "train", Path(".")), Path(".")):
+        print(row.id, row.label, row.reason or row.image.hex())
+"""
+
+
+@pytest.fixture
+def from_hub(tmp_path):
+    """Runs FROM_HUB in a process of its own, with or without its network: a hub on this machine."""
+    handler = type("Handler", (DatasetHub,), {"folder": tmp_path / "repository"})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    base = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    base |= {"HF_HOME": str(tmp_path / "home"), "PYTHONPATH": "workflow", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    base |= {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}
+
+    def run(what, commit, offline):
+        environment = base | {"HF_HUB_OFFLINE": str(int(offline))}
+        command = [sys.executable, "-c", FROM_HUB, what, commit]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    yield run
+    server.shutdown()
+
+
+def test_hub_datasets_need_no_network_later_and_keep_their_revision(tmp_path, from_hub):
+    """Both revisions are fetched, in either order; each is then read as it was."""
+    pictures = [drawn_datasets.meme(tmp_path / f"{n}.png", n).read_bytes() for n in (1, 2)]
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(pictures[0])
+    for commit, picture in zip(COMMITS, pictures, strict=True):
+        images = [{"bytes": picture, "path": None}, {"bytes": None, "path": str(secret)}]
+        images += [{"bytes": None, "path": path} for path in ("secret.png", f"{tmp_path}/home/hub/absent.png")]
+        images += [{"bytes": None, "path": f"{tmp_path}/home/hub/../../secret.png"}]
+        column = pa.array(images, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+        table = pa.table({"id": list(range(5)), "image": column, "text": ["x"] * 5, "label": [0, 1, 0, 1, 0]})
+        (tmp_path / "repository" / commit / "data").mkdir(parents=True)
+        pq.write_table(table, tmp_path / "repository" / commit / "data/train-00000-of-00001.parquet")
+    for commit in reversed(COMMITS):
+        from_hub("fetch", commit, offline=False)
+    for commit, picture in zip(COMMITS, pictures, strict=True):
+        good, outside, relative, absent, climbing = from_hub("rows", commit, offline=True)
+        assert good == f"0 0 {picture.hex()}"
+        assert outside.endswith(f"picture lies outside the hub's cache: {secret}") and "outside" in relative
+        assert "picture cannot be read" in absent and "No such file" in absent and "outside" in climbing
+
+
+def test_hub_datasets_of_picture_files(tmp_path, from_hub):
+    """An image folder names files of the hub's cache, which are links into its blobs."""
+    picture = drawn_datasets.meme(tmp_path / "repository" / COMMITS[0] / "train/1.png", 1)
+    line = {"file_name": "1.png", "id": "a", "text": "x", "label": 1}
+    (picture.parent / "metadata.jsonl").write_text(json.dumps(line) + "\n")
+    from_hub("fetch", COMMITS[0], offline=False)
+    assert from_hub("rows", COMMITS[0], offline=True) == [f"a 1 {picture.read_bytes().hex()}"]
 
 
 def test_pictograms(tmp_path):

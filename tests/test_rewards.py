@@ -1,5 +1,6 @@
 """The grader's known answers, hostile ones included, and the user's own rewards."""
 
+import importlib
 import time
 from pathlib import Path
 
@@ -122,6 +123,35 @@ def brevity(completions, **columns):
     assert rewards.total([GOOD], weights, prompt, label=[1], id=["a"]) == pytest.approx([1 + 2 * (1 / 44 + 1)])
     functions = rewards.reward_functions(weights, prompt)
     assert [function.__name__ for function in functions] == ["format", "own_brevity.brevity"]
+
+
+def test_own_rewards_see_the_same_in_training_and_in_sampling(
+    prompt: Prompt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever else TRL passes: a reward that needs more could not grade the samples."""
+    body = "seen = []\ndef brevity(completions, **columns):\n    seen.append(columns)\n    return [0.0]\n"
+    weights = own(tmp_path, monkeypatch, "own_columns", body)
+    columns = {"label": [1], "id": ["a"], "text": ["a caption"]}
+    rewards.total([GOOD], weights, prompt, **columns)
+    completions = [[{"role": "assistant", "content": GOOD}]]
+    of_trl = {"prompts": [[]], "completion_ids": [[1]], "image": [None], "trainer_state": None, "log_metric": print}
+    rewards.reward_functions(weights, prompt)[1](completions=completions, **columns, **of_trl)
+    assert importlib.import_module("own_columns").seen == [columns, columns]
+
+
+def test_what_a_reward_raises_is_one_line_that_names_it(
+    prompt: Prompt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = "def brevity(completions, prompts, **columns):\n    return [0.0]\n"
+    weights = own(tmp_path, monkeypatch, "own_greedy", body)
+    message = r"rewards\.own_greedy\.brevity: raised TypeError: .*'prompts'; it is given completions, id, label, text$"
+    with pytest.raises(InputError, match=message):
+        rewards.total([GOOD], weights, prompt, label=[1], id=["a"], text=["x"])
+    body = "def brevity(completions, **columns):\n    raise OSError('a\\nb')\n"
+    weights = own(tmp_path, monkeypatch, "own_lines", body)
+    with pytest.raises(InputError, match=r"rewards\.own_lines\.brevity: raised OSError: a b; ") as raised:
+        rewards.total([GOOD], weights, prompt, label=[1], id=["a"], text=["x"])
+    assert "\n" not in str(raised.value)
 
 
 def test_unknown_names_are_errors(prompt: Prompt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,11 @@
 """Samples are exact draws from the policy, the same on any number of shards, and survive a kill."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +220,65 @@ def test_a_killed_shard_loses_at_most_one_batch(study, one_shard, tmp_path, monk
     assert resumed.equals(one_shard)
 
 
+def start(study, folder):
+    """The script in a process of its own, with its JSON argument: 9 batches of one meme, written to `folder`."""
+    (root, (val, *_)), long = study, Sampling(num_samples=4, max_new_tokens=96, batch_size=1)
+    cfg = {"dataset": "memes", "base": BASE, "prompt": PROMPT, "sampling": long}
+    argument = {
+        **{
+            "rule": "sample_base",
+            "root": str(folder),
+            "study": "s",
+            "code": "c",
+            "digest": "d",
+            "threads": 1,
+            "gpu": 0,
+        },
+        "input": {"data": str(val), "model": str(root / "model")},
+        "output": {"samples": str(folder / "samples.parquet")},
+        "wildcards": {"scatteritem": "1-of-1"},
+        "cfg": {k: v.model_dump(mode="json") if hasattr(v, "model_dump") else v for k, v in cfg.items()}
+        | {"question": "hateful", "rewards": WEIGHTS},
+        "work": str(folder / "work"),
+    }
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, ROOT / "workflow/scripts/sample_base.py", json.dumps(argument)]
+    return subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+
+
+def finished(folder):
+    """When each part file was written."""
+    found = {}
+    for part in (folder / "work").glob("*/samples/*.parquet"):
+        try:
+            found[part.name] = part.stat().st_mtime_ns
+        except FileNotFoundError:  # cleared up meanwhile
+            continue
+    return {name: at for name, at in found.items() if not name.startswith(".")}
+
+
+def test_a_job_killed_for_real_goes_on_where_it_was(study, tmp_path):
+    """SIGKILL once the first part lies there; the rerun draws the others alone, to the bytes of an undisturbed job."""
+    undisturbed, killed = start(study, tmp_path / "whole"), start(study, tmp_path / "killed")
+    while not (before := finished(tmp_path / "killed")):
+        assert killed.poll() is None, "the job ended before it was killed"
+        time.sleep(0.002)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    before = finished(tmp_path / "killed")
+    assert 0 < len(before) < 9 and not (tmp_path / "killed/samples.parquet").exists()
+    rerun, seen = start(study, tmp_path / "killed"), set()
+    while rerun.poll() is None:
+        seen |= finished(tmp_path / "killed").items()
+        time.sleep(0.002)
+    assert (rerun.returncode, undisturbed.wait()) == (0, 0)
+    # In order: a part that was drawn again would have shown a second time before the first new one.
+    assert {(name, at) for name, at in seen if name in before} == before.items() and len(seen) > len(before)
+    assert not (tmp_path / "killed/work").exists()
+    same = [(tmp_path / name / "samples.parquet").read_bytes() for name in ("killed", "whole")]
+    assert same[0] == same[1]
+
+
 def test_samples_hold_what_their_schema_says(study, one_shard):
     root, (val, *_) = study
     model, processor = vlm.load_model(root / "model"), vlm.load_processor(root / "model")
@@ -266,24 +329,24 @@ def policy_samples(study, tmp_path_factory):
     (milestones / "0").mkdir()
     run = folder / "run.json"
     run.write_text(json.dumps({"kind": "adapter", "steps": {"0": 0, "0.5": 4, "1": 8}}))
-    output, own = folder / "samples.parquet", OwnSamples(milestones=4, num_samples=2)
+    output, own = folder / "samples.parquet", OwnSamples(milestones=4)
     arguments = {"prompt": PROMPT, "sampling": FEW, "rewards": WEIGHTS, "base": BASE, "own": own, "in_domain": "memes"}
     questions = {"memes": "hateful", "other": "harmful"}
     sample_policy.main(
-        splits, root / "model", milestones, run, output, "sft", "1", questions=questions, fractions=[0, 0.5, 1],
-        threads=1, work=folder / "work", **arguments,
+        splits, root / "model", milestones, run, output, "sft", "1", "1-of-1", questions=questions,
+        fractions=[0, 0.5, 1], threads=1, work=folder / "work", **arguments,
     )  # fmt: skip
     return tables.read(output, "samples")
 
 
 def test_policy_answers_a_choice_of_val_at_milestones_and_everything_at_the_end(policy_samples):
-    """4 val memes at .5; at 1 9 val, 3 test and 2 out of domain; 2 responses each."""
+    """4 val memes at .5; at 1 9 val, 3 test and 2 out of domain; 3 responses each."""
     counts = policy_samples.group_by("fraction", "dataset", "split").len().sort("fraction", "dataset", "split").rows()
     assert counts == [
-        (0.5, "memes", "val", 8),
-        (1, "memes", "test", 6),
-        (1, "memes", "val", 18),
-        (1, "other", "test", 4),
+        (0.5, "memes", "val", 12),
+        (1, "memes", "test", 9),
+        (1, "memes", "val", 27),
+        (1, "other", "test", 6),
     ]
     chosen = policy_samples.filter(pl.col("fraction") == 0.5)["id"].unique().to_list()
     assert sorted(int(name) % 2 for name in chosen) == [0, 0, 1, 1]

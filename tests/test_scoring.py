@@ -29,6 +29,7 @@ BASE = BaseModelConfig(source="demo", dtype="float32")
 PROBES = [
     *(("probe_kind", pl.String), ("dataset", pl.String), ("split", pl.String), ("id", pl.String), ("sample", pl.Int16)),
     *(("token_ids", pl.List(pl.Int32)), ("correct", pl.Boolean), ("format_ok", pl.Boolean)),
+    ("reward", pl.Float64),
 ]
 FRACTIONS = [0.25, 1.0]
 SIZES = {"m0": (56, 56), "m1": (84, 28), "m2": (28, 56)}
@@ -93,9 +94,10 @@ def processor():
 def probes(processor) -> pl.DataFrame:
     end = processor.tokenizer.eos_token_id
     rows = [
-        ("base_sample", "memes", "val", id, n, processor.tokenizer(text).input_ids + [end] * stop, correct, ok)
+        ("base_sample", "memes", "val", id, n, processor.tokenizer(text).input_ids + [end] * stop, correct, ok, reward)
         for id, responses in RESPONSES.items()
         for n, (text, stop, correct, ok) in enumerate(responses)
+        for reward in [0.9 * correct + 0.1 * ok]
     ]
     return pl.DataFrame(rows, schema=PROBES, orient="row")
 
@@ -323,7 +325,7 @@ def study(milestones: Path, probes: pl.DataFrame, tmp_path_factory: pytest.TempP
         **{"model": folder("qwen2_5_vl"), "milestones": milestones, "run": root / "run.json"},
         **{"data": [root / "data.parquet"], "probes": root / "probes.parquet", "own": root / "own.parquet"},
         **{"base": BASE, "prompt": PROMPT, "questions": {"memes": "hateful"}, "scoring": Scoring(batch_size=2)},
-        **{"fractions": [0.0, 0.0625, *FRACTIONS], "threads": 1},
+        **{"fractions": [0.0, 0.0625, *FRACTIONS], "pair_rule": "paired", "threads": 1},
     }
 
 
@@ -331,6 +333,23 @@ def job(study: dict, root: Path, shard: str = "1-of-1", **changes: object) -> tu
     outputs = {name: root / f"{name}.{shard}.parquet" for name in ("traces", "responses")}
     score.main(**study | {"scatteritem": shard, "work": root / f"work.{shard}", **outputs, **changes})
     return tuple(tables.read(path, name) for name, path in outputs.items())
+
+
+def test_pairs_follow_the_studys_rule(probes: pl.DataFrame):
+    """m0: sample 3 is well-formed but wrong, sample 2 has the lowest reward; m1: 2 badly formed, 3 lowest."""
+    reward = pl.when(pl.col("sample") == pl.when(pl.col("id") == "m0").then(2).otherwise(3)).then(-1.0).otherwise(0.0)
+    graded = probes.with_columns(reward=reward)
+    for rule, rejected in (("paired", {"m0": 3, "m1": 2}), ("seed", {"m0": 2, "m1": 3})):
+        (fixed, *_) = score_plan.passes(graded, None, [1.0], True, rule)
+        found = fixed.rows.filter(pl.col("rejected_sample").is_not_null())
+        assert dict(found.select("id", "rejected_sample").unique().iter_rows()) == rejected, rule
+
+
+def test_a_job_takes_the_rule_from_its_study(study, tmp_path: Path):
+    """The first rejected response by either rule differs for m0, and so does the CHES of its chosen one."""
+    found = [job(study, tmp_path / rule, pair_rule=rule)[1].drop_nulls("ches") for rule in ("paired", "seed")]
+    ches = [frame.filter((pl.col("id") == "m0") & (pl.col("fraction") == 1))["ches"].to_list() for frame in found]
+    assert ches[0] != ches[1]
 
 
 def test_a_job_scores_probes_and_own_samples(study, scored, tmp_path: Path):

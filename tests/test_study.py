@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from memedynamics.config import Strict, Study
+from memedynamics.config import Adapter, Strict, Study, TrainedMethod
 from memedynamics.errors import InputError
-from memedynamics.study import load_study, plain, warnings_of
+from memedynamics.prompts import load_prompt
+from memedynamics.study import adapter_of, check_questions, load_study, plain, warnings_of
 
 HERE = Path(__file__).resolve().parents[1]
 STUDY = {
@@ -18,10 +19,24 @@ STUDY = {
     "methods": {"sft": {"kind": "sft"}},
 }
 
+TWO = {"p": {"reader": "pictograms"}, "q": {"reader": "pictograms"}}
+
+
+def drawn(**splits):
+    """A change to p, in domain, and q, out of domain, whose `splits` are given."""
+    named = {name: {"reader": "pictograms", "splits": splits.get(name, {})} for name in "pq"}
+    return {"datasets": named, "out_of_domain": ["q"]}
+
+
+def warned(**changes):
+    """Warnings of the study with `changes`."""
+    return warnings_of(load_study(STUDY | changes))
+
 
 @pytest.mark.parametrize("name", ["demo", "hateful_memes"])
-def test_shipped_studies_are_valid(name):
-    assert load_study(yaml.safe_load((HERE / f"config/{name}.yaml").read_text())).study == name
+def test_shipped_studies_are_valid_and_matched(name):
+    study = load_study(yaml.safe_load((HERE / f"config/{name}.yaml").read_text()))
+    assert study.study == name and warnings_of(study) == []
 
 
 @pytest.mark.parametrize(
@@ -36,11 +51,33 @@ def test_shipped_studies_are_valid(name):
         ({"methods": {"base": {"kind": "sft"}}}, "cannot be called 'base'"),
         ({"seeds": "a"}, r"seeds: .*list \(found 'a'\)"),
         ({"adapter": {"r": 0}}, r"adapter.r: .*greater than 0 \(found 0\)"),
-        ({"milestones": [0.5, 1]}, "milestones must rise from 0 to 1"),
+        ({"milestones": [0.5, 1]}, r"milestones: must rise from 0 to 1 \(found \[0.5, 1"),
+        ({"milestones": [0, 0.33333333, 0.33333334, 1]}, "milestones: two are both written 0.333333.*leave one out"),
         ({"in_domain": "q"}, "dataset 'q' is not under datasets"),
         ({"datasets": {"p": {"reader": "harmeme"}}}, "datasets.p: root is missing"),
         ({"base_model": {"source": "org/model"}}, "base_model.revision is missing"),
         ({"datasets": {"p": {"reader": "huggingface", "hub_id": "a/b"}}}, "hub_id needs a pinned revision"),
+        ({"datasets": TWO, "out_of_domain": ["q", "q"]}, "out_of_domain: 'q' is listed more than once; name each"),
+        (drawn(p={"train": 9, "test": 9}), r"datasets.p.splits: has train, test alone; in_domain needs val, so add"),
+        (drawn(p={"test": 9}), "datasets.p.splits: has test alone; in_domain needs train, val"),
+        (drawn(q={"train": 9}), "datasets.q.splits: has train alone; out_of_domain needs test, so add it"),
+        ({"rewards": {}}, "rewards: no reward is named; give at least one"),
+        ({"rewards": {"accuracy": float("nan")}}, r"rewards.accuracy: .*finite number \(found nan\)"),
+        ({"rewards": {"accuracy": float("-inf")}}, r"rewards.accuracy: .*finite number \(found -inf\)"),
+        ({"rewards": {"acuracy": 1}}, "rewards: no reward 'acuracy'; did you mean 'accuracy'.*module.function"),
+        ({"rewards": {"mine.": 1}}, "rewards: no reward 'mine.'; did you mean"),
+        ({"seeds": [1, -2]}, r"seeds.1: .*greater than or equal to 0 \(found -2\)"),
+        ({"seeds": [1, 1]}, r"seeds: must be one or more different integers \(found \[1, 1\]\)"),
+        ({"methods": {}}, "methods: no method is named; give at least one"),
+        ({"probes": {"val": 0}}, r"probes.val: .*greater than 0 \(found 0\)"),
+        ({"probes": {"train": -5}}, r"probes.train: .*greater than 0 \(found -5\)"),
+        ({"sampling": {"temperature": float("inf")}}, r"sampling.temperature: .*finite number \(found inf\)"),
+        ({"sampling": {"temperature": float("nan")}}, r"sampling.temperature: .*\(found nan\)"),
+        ({"own_samples": {"num_samples": 2}}, "own_samples.num_samples: unknown key"),
+        (
+            {"methods": {"sft": {"kind": "sft", "train_prompts": "all"}}},
+            r"methods.sft.train_prompts: is for grpo alone, sft trains on preference pairs; remove it \(found 'all'\)",
+        ),
     ],
 )
 def test_bad_keys_are_named(change, words):
@@ -67,10 +104,84 @@ def test_trial_is_short_and_apart():
 
 def test_unmatched_methods_are_named_with_both_keys():
     other = {"sft": {"kind": "sft", "adapter": {"r": 64}}, "grpo": {"kind": "grpo", "train_prompts": "all"}}
-    lines = warnings_of(load_study(STUDY | {"methods": other}))
-    assert "methods.sft.adapter.r = 64 but adapter.r = 16" in lines[0]
-    assert "methods.grpo.train_prompts = 'all' but train_prompts = 'paired'" in lines[1]
-    assert warnings_of(load_study(STUDY)) == []
+    assert warned(methods=other) == [
+        "methods are not matched: methods.sft.adapter.r = 64 but adapter.r = 16",
+        "methods are not matched: methods.grpo.train_prompts = 'all' but train_prompts = 'paired'",
+    ]
+    assert warned() == []
+
+
+def test_a_method_changes_only_the_keys_of_the_adapter_that_it_sets():
+    shared = {"r": 8, "dropout": 0.1, "layers": "attention", "options": {"use_rslora": True}}
+    method = {"kind": "sft", "adapter": {"r": 32, "options": {"use_dora": True}}}
+    study = load_study(STUDY | {"adapter": shared, "methods": {"sft": method, "dpo": {"kind": "dpo"}}})
+    merged = {"r": 32, "dropout": 0.1, "layers": "attention", "options": {"use_rslora": True, "use_dora": True}}
+    assert study.methods["sft"].adapter == Adapter(**merged) and study.methods["dpo"].adapter is None
+    again = Study.model_validate(plain(study))
+    assert again.methods["sft"].adapter == adapter_of(again.adapter, again.methods["sft"]) == Adapter(**merged)
+    assert [line.split()[4] for line in warnings_of(study)] == ["methods.sft.adapter.r", "methods.sft.adapter.options"]
+
+
+@pytest.mark.parametrize(
+    ("shared", "own", "alpha", "warns"),
+    [
+        ({"r": 8}, {"r": 32}, None, False),
+        ({"r": 8, "alpha": 24}, {"r": 32}, 24, False),
+        ({"r": 8}, {"alpha": 24}, 24, True),
+        ({"r": 8}, {"alpha": 16}, 16, False),
+        ({"r": 8, "alpha": 24}, {"alpha": None}, None, True),
+    ],
+)
+def test_alpha_is_2r_of_the_merged_rank_only_where_neither_sets_it(shared, own, alpha, warns):
+    method = TrainedMethod(kind="sft", adapter=own)
+    assert adapter_of(Adapter(**shared), method).alpha == alpha
+    lines = warned(adapter=shared, methods={"sft": {"kind": "sft", "adapter": own}})
+    assert any("adapter.alpha" in line for line in lines) == warns
+
+
+def test_overrides_of_shared_arguments_are_named_and_a_methods_own_are_not():
+    own = {"learning_rate": 1e-5, "num_train_epochs": 3, "warmup_steps": "0.1", "lr_scheduler_type": "linear"}
+    methods = {"sft": {"kind": "sft", "args": own}, "dpo": {"kind": "dpo", "args": {"beta": 0.1, "max_steps": 5}}}
+    (line,) = warned(methods=methods, training={"warmup_steps": 0.1, "lr_scheduler_type": "cosine"})
+    assert line.endswith("methods.sft.args.lr_scheduler_type = 'linear' but training.lr_scheduler_type = 'cosine'")
+
+
+def test_another_precision_is_named_once():
+    methods = {"sft": {"kind": "sft"}, "dpo": {"kind": "dpo", "args": {"bf16": False}}}
+    (line,) = warned(methods=methods)
+    assert line.endswith("methods.dpo.args.bf16 = False but methods.sft.args.bf16 = True")
+    (line,) = warned(methods=methods, training={"bf16": True})
+    assert line.endswith("methods.dpo.args.bf16 = False but training.bf16 = True")
+    assert warned(methods=methods, base_model={"source": "demo", "dtype": "float32"}) == []
+
+
+def test_temperatures_are_named():
+    methods = {"grpo": {"kind": "grpo", "args": {"temperature": 0.7}}}
+    (line,) = warned(methods=methods)
+    assert line.endswith("methods.grpo.args.temperature = 0.7 but sampling.temperature = 1.0")
+    (line,) = warned(methods={"grpo": {"kind": "grpo"}}, training={"temperature": 0.7})
+    assert line.endswith("training.temperature = 0.7 but sampling.temperature = 1.0")
+    (line,) = warned(methods=methods, sampling={"temperature": 0.7})
+    assert line.startswith("sampling.temperature = 0.7, not 1: responses are not drawn from")
+
+
+def test_all_prompts_reach_grpo_only():
+    grpo = {"kind": "grpo"}
+    (line,) = warned(train_prompts="all", methods={"sft": {"kind": "sft"}, "grpo": grpo})
+    assert line.endswith("train_prompts = 'all' reaches methods.grpo; on pairs only: sft")
+    assert warned(train_prompts="all", methods={"grpo": grpo}) == []
+    paired = {"sft": {"kind": "sft"}, "grpo": grpo | {"train_prompts": "paired"}}
+    assert warned(train_prompts="all", methods=paired) == []
+
+
+def test_a_question_the_prompt_does_not_ask():
+    prompt = load_prompt(HERE / "config/prompts/think_answer.yaml")
+    datasets = {"p": {"reader": "pictograms"}, "q": {"reader": "pictograms", "question": "funny"}}
+    check_questions(load_study(STUDY | {"datasets": datasets}), prompt)  # q is not used
+    with pytest.raises(
+        InputError, match="datasets.q.question: prompt think_answer has no question 'funny'; use one of"
+    ):
+        check_questions(load_study(STUDY | {"datasets": datasets, "out_of_domain": ["q"]}), prompt)
 
 
 def test_every_key_is_described():

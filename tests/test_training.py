@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import nn
 from transformers.utils import ModelOutput
@@ -133,6 +133,28 @@ def test_training_leaves_the_base_alone(study: Path, tmp_path: Path) -> None:
     assert all(torch.equal(value, after[name]) for name, value in frozen.items())
     assert any("visual" in name for name in frozen) and all("lora_" in name for name in moving)
     assert all(not torch.equal(value, after[name]) for name, value in moving.items())
+
+
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
+def test_operations_are_counted_from_the_text_decoder(family: str) -> None:
+    """2 layers of width 32 and mlp 48, heads of 8: q, o 32 · 32 and k, v 32 · 16 each, 3 · 32 · 48, two norms of 32;
+    one norm at the end. Qwen 2.5 adds biases of 32 + 16 + 16, Qwen 3 norms of 8 to queries and keys, Gemma 3 both
+    those and two norms more.
+    """
+    extra = {"qwen2_5_vl": 64, "qwen3_vl": 16, "gemma3": 2 * 32 + 16}.get(family, 0)
+    expected = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48 + 2 * 32 + extra) + 32
+    model = load_model(tiny_models.folder(family))
+    policy = get_peft_model(model, lora_config(model, Adapter(r=4)))
+    assert runs_module.decoder_parameters(policy) == expected
+
+
+def test_operations_of_each_method(runs: dict[str, dict[str, Path]]) -> None:
+    """In forward passes of 2N a token: SFT 2, DPO 2 and 1 of the reference, GRPO 1 to sample and 3 as DPO."""
+    passes = {"sft": 2, "dpo": 3, "grpo": 4}
+    parameters = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48 + 2 * 32 + 64) + 32
+    for kind, factor in passes.items():
+        record = json.loads(runs[kind]["run"].read_text())
+        assert record["flops"] == factor * 2 * parameters * record["tokens"]
 
 
 @pytest.mark.parametrize("family", tiny_models.FAMILIES)

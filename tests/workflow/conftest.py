@@ -1,5 +1,6 @@
 """One smoke study, run once, and copies of it to edit."""
 
+import json
 import os
 import re
 import shutil
@@ -38,6 +39,13 @@ def planned(folder, *arguments, **options):
     # Aggregates have no job of their own.
     aggregates = {"all", "samples", "training", "analyses", "figures"}
     return Counter({rule: int(count) for rule, count in rows if rule not in aggregates})
+
+
+def told(folder, rule, holding=""):
+    """The JSON argument of the first job of `rule` in a dry run whose command holds the text `holding`."""
+    text = snakemake(folder, "--dry-run", "--printshellcmds").stdout
+    commands = [line for line in text.splitlines() if f"scripts/{rule}.py" in line and holding in line]
+    return json.loads(re.search(r"'({.*})'", commands[0]).group(1))
 
 
 def copy_tree(folder):

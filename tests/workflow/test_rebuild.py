@@ -13,7 +13,7 @@ pytestmark = pytest.mark.workflow
 SAMPLES = {"sample_base": 8, "gather_samples": 4}
 PAIRS = {"build_preferences": 1, "build_probes": 1}
 TRAINING = {"preflight": 3, "train_sft": 1, "train_dpo": 1, "train_grpo": 1}
-SCORES = {"sample_policy": 3, "score_base": 1, "score": 3}
+SCORES = {"sample_policy": 6, "gather_own_samples": 3, "score_base": 1, "score": 3}
 ANALYSES = {"accuracy": 1, "kl": 1, "figure_accuracy": 1, "figure_kl": 1}
 
 
@@ -60,18 +60,29 @@ def test_an_analysis_rebuilds_itself_and_its_figure(copied):
 
 def test_logic_of_an_imported_module_always_rebuilds(copied):
     edit(copied, "workflow/memedynamics/divergences.py", "import torch", "import torch\n\nNEW = 1")
-    assert planned(copied) == Counter({**SCORES, **ANALYSES}) - Counter(sample_policy=3)
+    assert planned(copied) == Counter({"score_base": 1, "score": 3, **ANALYSES})
 
 
 def test_a_prompt_rebuilds_sampling_and_everything_after(copied):
-    edit(copied, "config/prompts/think_answer.yaml", "Is it hateful?", "Is this hateful?")
+    edit(copied, "config/prompts/think_answer_text.yaml", "Is it hateful?", "Is this hateful?")
     everything = Counter({"base_model": 1, **SAMPLES, **PAIRS, **TRAINING, **SCORES, **ANALYSES})
     assert planned(copied) == everything
 
 
+def test_what_changes_no_result_rebuilds_nothing(copied):
+    """A dataset nobody uses, a question nobody asks."""
+
+    def unused(study):
+        study["datasets"]["more"] = {"reader": "pictograms"}
+
+    edit_study(copied, unused)
+    edit(copied, "config/prompts/think_answer_text.yaml", "Is it harmful?", "Is it bad?")
+    assert planned(copied) == Counter()
+
+
 def test_a_seed_added_runs_that_seed_and_what_aggregates(copied):
     edit_study(copied, lambda study: study.update(seeds=[1, 2]))
-    new_run = {"train_sft": 1, "train_dpo": 1, "train_grpo": 1, "sample_policy": 3, "score": 3}
+    new_run = {"train_sft": 1, "train_dpo": 1, "train_grpo": 1, "sample_policy": 6, "gather_own_samples": 3, "score": 3}
     assert planned(copied) == Counter({**new_run, **ANALYSES})
 
 

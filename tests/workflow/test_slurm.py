@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from . import one_node_slurm
-from .conftest import SMOKE, copy_tree, snakemake
+from .conftest import SMOKE, copy_tree, snakemake, told
 
 pytestmark = pytest.mark.workflow
 
@@ -27,10 +27,12 @@ def slurm(tmp_path_factory):
 def test_a_cluster_job_sees_the_study_file(slurm, tmp_path):
     """The whole smoke file but for the data alone: its settings, the schema's defaults, nothing of the demo's."""
     project = copy_tree(tmp_path / "project")
+    told_here = told(project, "prepare_dataset", '"dataset": "pictograms"')
     snakemake(project, "data", "--profile", "slurm", *one_node_slurm.FLAGS)
     assert (slurm / "completed.txt").read_text().count("JobState=COMPLETED") == 2
     wanted = yaml.safe_load((project / SMOKE).read_text())["datasets"]["pictograms"]["splits"]
     for split, rows in wanted.items():
         table = project / "results/smoke/data/pictograms" / f"{split}.parquet"
         assert pq.read_metadata(table).num_rows == rows
-        assert json.loads(pq.read_schema(table).metadata[b"memedynamics"])["study"] == "smoke"
+        note = json.loads(pq.read_schema(table).metadata[b"memedynamics"])
+        assert (note["study"], note["config"]) == ("smoke", told_here["digest"])

@@ -7,7 +7,9 @@ import shutil
 import pytest
 import yaml
 
-from .conftest import HERE, SMOKE, copy_tree, planned, snakemake
+from memedynamics.config import Dataset
+
+from .conftest import HERE, SMOKE, copy_tree, planned, snakemake, told
 
 pytestmark = pytest.mark.workflow
 
@@ -22,13 +24,6 @@ def change_study(project, **changes):
     (project / SMOKE).write_text(yaml.safe_dump(study, sort_keys=False))
 
 
-def told(folder, rule):
-    """The JSON argument of the first job of `rule` in a dry run."""
-    text = snakemake(folder, "--dry-run", "--printshellcmds").stdout
-    command = next(line for line in text.splitlines() if f"scripts/{rule}.py" in line)
-    return json.loads(re.search(r"'({.*})'", command).group(1))
-
-
 def test_the_study_file_replaces_the_demo(project):
     """A key that only the demo sets is at its default, not at the demo's value."""
     demo = yaml.safe_load((HERE / "config/demo.yaml").read_text())
@@ -37,7 +32,9 @@ def test_the_study_file_replaces_the_demo(project):
     sampling = told(project, "sample_base")["cfg"]["sampling"]
     assert sampling["num_samples"] == 4
     assert sampling["batch_size"] == 8
-    assert set(told(project, "prepare_dataset")["cfg"]["source"]) >= {"reader", "splits", "max_bad_share"}
+    for name, given in yaml.safe_load((project / SMOKE).read_text())["datasets"].items():
+        seen = told(project, "prepare_dataset", f'"dataset": "{name}"')["cfg"]["source"]
+        assert seen == Dataset(**given).model_dump(mode="json", exclude={"question"})
 
 
 def test_an_unknown_key_stops_before_anything_is_planned(project):

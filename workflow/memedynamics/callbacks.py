@@ -5,7 +5,6 @@ All of it uses callbacks alone, so that it holds for every trainer. Only the mai
 
 import json
 import math
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -16,7 +15,7 @@ from trl.trainer.utils import RepeatSampler
 
 from memedynamics import milestones
 from memedynamics.errors import InputError
-from memedynamics.job import progress
+from memedynamics.job import is_first_process, progress
 
 # Written into a checkpoint once the trainer has finished it: without it, a kill cut the checkpoint short.
 COMPLETE = "complete"
@@ -111,7 +110,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint in `folder`; those that a kill cut short are removed by the main process."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     whole = [path for path in found if (path / COMPLETE).exists()]
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         for path in set(found) - set(whole):
             shutil.rmtree(path)
     return whole[-1] if whole else None

@@ -11,7 +11,11 @@ from memedynamics.errors import InputError
 
 INDEX = "model.safetensors.index.json"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-HASHED_BELOW = 1 << 30  # bytes; larger weight files are told apart by name and size
+SETTINGS = ("*.json", "*.jinja", "*.txt", "*.model")
+MANIFEST = "base.json"
+HASHED_BELOW = 1 << 30  # bytes; of larger files a sample is read
+ENDS, BLOCK, BLOCKS = 16 << 20, 64 << 10, 64  # bytes at each end, bytes of a block between them, their number
+SHA256 = re.compile(r"[0-9a-f]{64}")
 LAYER = re.compile(r"\.layers\.\d+\..*_proj\.weight$")
 NOT_TEXT = re.compile(r"vision|visual|projector|connector|merger")
 
@@ -73,27 +77,59 @@ def embedding_rows(folder: Path) -> int:
 
 
 def write_manifest(folder: Path, source: str, revision: str | None) -> None:
-    """Write base.json: where the model came from, its class, and a digest of its weights."""
+    """Write base.json: where the model came from, its class, and digests of its weights and of every other file.
+
+    The model's other jobs know it by this file alone (`job.contents`), so it tells apart all that they could read.
+    """
     config = _read(folder / "config.json")
     manifest = {
         "source": source,
         "revision": revision,
         "architecture": (config.get("architectures") or [config["model_type"]])[0],
         "digest": weights_digest(folder),
+        "files": {name: content_digest(folder / name) for name in _settings(folder)},
     }
-    (folder / "base.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def weights_digest(folder: Path) -> str:
-    """Digest of the weight files' names, sizes and, below 1 GiB each, contents."""
+    """Digest of the weight files' names, sizes and contents (`content_digest`)."""
     digest = hashlib.sha256()
     for file in weight_files(folder):
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}\n".encode())
-        if size < HASHED_BELOW:
-            with file.open("rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
+        digest.update(f"{file.name} {file.stat().st_size} {content_digest(file)}\n".encode())
     return digest.hexdigest()
+
+
+def content_digest(file: Path) -> str:
+    """SHA-256 of a file's content; of 1 GiB or more the one by which the hub's cache names it, or that of a sample.
+
+    The sample is the size, 16 MiB at each end and 64 blocks of 64 KiB evenly between them. Weights that were trained
+    differ everywhere, so it tells checkpoints apart; a few bytes changed by hand it can miss.
+    """
+    size, stored = file.stat().st_size, file.resolve()
+    if size < HASHED_BELOW:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    # In the hub's cache a snapshot's large files are links to blobs, named by their content's SHA-256.
+    if stored.parent.name == "blobs" and SHA256.fullmatch(stored.name):
+        return stored.name
+    return _sampled_digest(file, size)
+
+
+def _sampled_digest(file: Path, size: int) -> str:
+    digest = hashlib.sha256(f"{size}\n".encode())
+    between = [ENDS + n * (size - 2 * ENDS - BLOCK) // (BLOCKS - 1) for n in range(BLOCKS)]
+    with file.open("rb") as content:
+        for start, length in [(0, ENDS), *((start, BLOCK) for start in between), (size - ENDS, ENDS)]:
+            content.seek(start)
+            digest.update(content.read(length))
+    return digest.hexdigest()
+
+
+def _settings(folder: Path) -> list[str]:
+    """Configuration, processor, tokenizer and chat templates, by their path in `folder`; not the manifest itself."""
+    found = {path.relative_to(folder).as_posix() for pattern in SETTINGS for path in folder.rglob(pattern)}
+    return sorted(found - {MANIFEST})
 
 
 def _read(file: Path) -> dict:

@@ -2,9 +2,12 @@
 
 import json
 import os
+import socket
 import sys
 from importlib import metadata
 from pathlib import Path
+
+from memedynamics import lease
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "polars", "pyarrow")
 
@@ -16,6 +19,8 @@ def expose(library: Path) -> None:
     """
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(library), os.getcwd()])
+    if "slurm-jobstep" in sys.argv:  # Snakemake's own argument for a job that its Slurm executor submitted
+        os.environ[lease.ALLOCATED] = os.environ.get("SLURM_JOB_ID", "")
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
@@ -24,11 +29,14 @@ def installed() -> dict[str, str]:
     return {name: metadata.version(name) for name in PACKAGES}
 
 
-def record(file: Path) -> None:
-    """Write down the versions a study begins with; later calls leave the file alone."""
-    if not file.exists():
+def record(file: Path, renew: bool = False) -> None:
+    """Write down the versions a study begins with; later calls leave the file alone unless they `renew` it."""
+    if renew or not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(installed(), indent=1, sort_keys=True) + "\n")
+        # Other jobs may read the file meanwhile: it is whole from the start.
+        partial = file.with_name(f".{file.name}.{socket.gethostname()}.{os.getpid()}")
+        partial.write_text(json.dumps(installed(), indent=1, sort_keys=True) + "\n")
+        partial.replace(file)
 
 
 def changes(file: Path) -> list[str]:

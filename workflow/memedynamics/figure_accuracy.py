@@ -1,5 +1,7 @@
 """Figure of the analysis `accuracy`: where each method ends, how it gets there, and what it overfits."""
 
+from collections.abc import Sequence
+
 import plotly.graph_objects as go
 import polars as pl
 from plotly.subplots import make_subplots
@@ -15,8 +17,8 @@ NOTE = (
 LEVEL = 0.05
 
 
-def figure_accuracy(frame: pl.DataFrame) -> go.Figure:
-    """The figure of `frame`, a table of the analysis `accuracy`."""
+def figure_accuracy(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figure:
+    """The figure of `frame`, a table of the analysis `accuracy`; `notes` on the study close its caption."""
     specs = [[{"colspan": 3}, None, None] * 2, [{"colspan": 2}, None] * 3]
     figure = make_subplots(rows=2, cols=6, specs=specs, vertical_spacing=0.17, horizontal_spacing=0.085)
     percent = frame.with_columns(pl.col("value", "ci_low", "ci_high") * 100, unit=pl.lit("%"))
@@ -29,7 +31,7 @@ def figure_accuracy(frame: pl.DataFrame) -> go.Figure:
     _along(figure, gained, 3, "d", "Format gained on val", "format_share_difference", "gain over base (points)", 0.0)
     _along(figure, gap, 5, "e", "Overfitting of the decision", "probe_accuracy_gap", "train − val (points)")
     note = f"{NOTE}<br>{_votes(frame.filter(pl.col('split') == 'val'))}"
-    return figures.finish(figure, frame, "What each method did to accuracy", note, 2)
+    return figures.finish(figure, frame, "What each method did to accuracy", note, 2, notes)
 
 
 def _final(figure: go.Figure, rows: pl.DataFrame, col: int, letter: str, text: str, statistic: str, unit: str) -> None:

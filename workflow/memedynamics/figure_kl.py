@@ -1,5 +1,6 @@
 """Figure of the analysis `kl`: how far each method moved, where, on which tokens, and above which noise."""
 
+from collections.abc import Sequence
 from itertools import product
 
 import plotly.graph_objects as go
@@ -22,8 +23,8 @@ FLOORS = [("floor", "base, other<br>code path"), ("seeds", "between<br>seeds"), 
 NAT = "nat / response"
 
 
-def figure_kl(frame: pl.DataFrame) -> go.Figure:
-    """The figure of `frame`, a table of the analysis `kl`."""
+def figure_kl(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figure:
+    """The figure of `frame`, a table of the analysis `kl`; `notes` on the study close its caption."""
     wide = [{"colspan": 2}, None]
     specs = [wide * 3, wide * 3, [{"colspan": 3}, None, None] * 2]
     figure = make_subplots(rows=3, cols=6, specs=specs, vertical_spacing=0.11, horizontal_spacing=0.085)
@@ -38,7 +39,7 @@ def figure_kl(frame: pl.DataFrame) -> go.Figure:
     _per_token(figure, here)
     _monte_carlo(figure, here)
     _floors(figure, frame)
-    return figures.finish(figure, frame, "How far each method moved from the base model", _note(frame), 3)
+    return figures.finish(figure, frame, "How far each method moved from the base model", _note(frame), 3, notes)
 
 
 def _last(frame: pl.DataFrame) -> pl.DataFrame:

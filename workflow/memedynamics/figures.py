@@ -4,7 +4,9 @@ Colours are Okabe & Ito's (2008), told apart with any colour vision. Equal table
 """
 
 import re
+import textwrap
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -22,6 +24,7 @@ SIGNS = ("●", "◇", "■", "△", "×")  # the markers, in text
 NAMES = {"sft": "SFT", "dpo": "DPO", "grpo": "GRPO", "base": "base", "em": "EM"}
 FONT = "Helvetica, Arial, Liberation Sans, sans-serif"
 WIDTH, PANEL = 1000, 310  # px: a figure's width, and a row of panels with its titles and labels
+LINE, MANY = 165, 6  # characters that fit into the width, and how many of a study's notes are written out
 
 _axis = {
     "showline": True, "linecolor": "#333333", "linewidth": 1, "ticks": "outside", "tickcolor": "#333333", "ticklen": 4,
@@ -70,9 +73,14 @@ def faded(colour: str, opacity: float) -> str:
     return f"rgba({red},{green},{blue},{opacity})"
 
 
-def finish(figure: go.Figure, frame: pl.DataFrame, title: str, note: str, rows: int) -> go.Figure:
-    """Template, size, title, the key of methods and seeds above the panels, and the note below them."""
-    notes = [note, *_unmatched(frame)]
+def finish(
+    figure: go.Figure, frame: pl.DataFrame, title: str, note: str, rows: int, notes: Sequence[str] = ()
+) -> go.Figure:
+    """Template, size, title, the key of methods and seeds above the panels, and the note below them.
+
+    `notes` are the study's own, on methods that are not matched; they close the note.
+    """
+    notes = [note, *_unmatched(frame), *_written(notes)]
     below = 62 + 16 * sum(text.count("<br>") + 1 for text in notes)
     height = 84 + rows * PANEL - 60 + below
     figure.update_layout(template=TEMPLATE, width=WIDTH, height=height, margin={"l": 62, "r": 14, "t": 98, "b": below})
@@ -105,6 +113,15 @@ def _unmatched(frame: pl.DataFrame) -> list[str]:
     foreign = frame.filter(pl.col("step").is_null() & (pl.col("fraction") > 0))["method"].to_list()
     names = ", ".join(name(method) for method in ordered(foreign))
     return [f"Trained elsewhere, so not matched with the others: {names}."] if foreign else []
+
+
+def _written(notes: Sequence[str]) -> list[str]:
+    """A study's `notes`, which hold users' own words, as sentences of at most two lines of the figure's width."""
+    left = len(notes) - MANY
+    sentences = [f"{note[:1].upper()}{note[1:]}." for note in notes[:MANY]]
+    sentences += [f"And {left} more such differences, which Snakemake lists when it starts."] if left > 0 else []
+    wrapped = [textwrap.wrap(text, LINE, max_lines=2, placeholder=" …") for text in sentences]
+    return ["<br>".join(escape(line, quote=False) for line in lines) for lines in wrapped]
 
 
 def save(figure: go.Figure, path: Path, identity: str) -> None:

@@ -5,16 +5,15 @@ or in any library module it imports, directly or not, changes it. Snakemake trac
 """
 
 import ast
+import copy
 import functools
 import hashlib
-import importlib.util
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-PACKAGE = "memedynamics"
 HARNESS = {"job.py", "lease.py", "config.py", "errors.py"}
 SCHEMAS = "SCHEMAS"
-ACCESS = {"read", "read_all", "scan", "write", "Writer", "Parts", "conform"}
+ACCESS = {"read", "read_all", "frames", "scan", "write", "Writer", "Parts", "conform"}
 
 
 def fingerprint(script: Path, library: Path, rewards: Iterable[Path] = (), verbatim: Iterable[Path] = ()) -> str:
@@ -35,17 +34,28 @@ def fingerprint(script: Path, library: Path, rewards: Iterable[Path] = (), verba
 
 
 def user_files(dotted: Iterable[str], folder: Path) -> list[Path]:
-    """The files under `folder` that hold the functions at the `dotted` paths (`my_rewards.brevity`)."""
-    modules = {name.rpartition(".")[0] for name in dotted if "." in name}
-    paths = [folder / (module.replace(".", "/") + ".py") for module in sorted(modules)]
-    return [path for path in paths if path.exists()]
+    """The files under `folder` that hold the functions at the `dotted` paths (`my_rewards.brevity`), and their imports.
+
+    What is not found there is left to the import itself, which says so.
+    """
+    held = {file for name in dotted for file in _files(name.rpartition(".")[0], folder)}
+    return sorted(held | _closure(held, lambda file: _imports(file, folder)))
 
 
 def _reached(script: Path, library: Path) -> set[Path]:
+    def own(file: Path) -> set[Path]:
+        found = _imports(file, library.parent)
+        return {other for other in found if other.is_relative_to(library) and other.name not in HARNESS}
+
+    return _closure({script}, own)
+
+
+def _closure(start: set[Path], imports: Callable[[Path], set[Path]]) -> set[Path]:
+    """All that `imports` leads to from `start`, directly or not."""
     found: set[Path] = set()
-    todo = [script]
+    todo = list(start)
     while todo:
-        fresh = {file for file in _imports(todo.pop(), library) if file.name not in HARNESS} - found
+        fresh = imports(todo.pop()) - found
         found |= fresh
         todo += fresh
     return found
@@ -53,7 +63,10 @@ def _reached(script: Path, library: Path) -> set[Path]:
 
 @functools.cache
 def _tree(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(), filename=str(file))
+    try:
+        return ast.parse(file.read_text(), filename=str(file))
+    except (SyntaxError, ValueError):  # importing it says what is wrong
+        return ast.Module([], [])
 
 
 @functools.cache
@@ -96,7 +109,7 @@ def _schemas(file: Path) -> frozenset[str]:
 @functools.cache
 def _logic(file: Path, schemas: frozenset[str]) -> str:
     """The file's code without docstrings, comments and unused schemas, in one canonical spelling."""
-    tree = ast.parse(file.read_text(), filename=str(file))
+    tree = copy.deepcopy(_tree(file))
     tree.body = [statement for statement in tree.body if (name := _entry(statement)) is None or name in schemas]
     for statement in tree.body:
         if table := _table(statement):
@@ -115,31 +128,29 @@ def _is_docstring(node: ast.AST, first: ast.stmt) -> bool:
 
 
 @functools.cache
-def _imports(file: Path, library: Path) -> set[Path]:
-    """The library files that `file` imports anywhere in it, packages' `__init__` included."""
+def _imports(file: Path, root: Path) -> set[Path]:
+    """The files under `root`, which holds top-level modules, that `file` imports anywhere in it."""
     names: set[str] = set()
     for node in ast.walk(_tree(file)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = _absolute(node, file, library)
+            base = _absolute(node, file, root)
             names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
-    return {path for name in names for path in _files(name, library)}
+    return {path for name in names for path in _files(name, root)}
 
 
-def _absolute(node: ast.ImportFrom, file: Path, library: Path) -> str:
+def _absolute(node: ast.ImportFrom, file: Path, root: Path) -> str:
     if not node.level:
         return node.module or ""
-    package = ".".join([PACKAGE, *file.parent.relative_to(library).parts]) if file.is_relative_to(library) else PACKAGE
-    return importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+    package = file.parent.relative_to(root).parts if file.is_relative_to(root) else ()
+    return ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
 
 
-def _files(name: str, library: Path) -> list[Path]:
-    head, *rest = name.split(".")
-    if head != PACKAGE:
-        return []
-    files, folder = [library / "__init__.py"], library
-    for part in rest:
+def _files(name: str, root: Path) -> list[Path]:
+    """The files under `root` that importing the dotted `name` runs, packages' `__init__` included."""
+    files, folder = [], root
+    for part in filter(None, name.split(".")):
         files += [folder / f"{part}.py", folder / part / "__init__.py"]
         folder = folder / part
-    return [file for file in files if file.exists()]
+    return [file for file in files if file.is_file()]

@@ -10,6 +10,7 @@ annotated: pydantic turns strings into paths and dicts into the config's models.
 import hashlib
 import inspect
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,16 +21,19 @@ from pathlib import Path
 import tqdm
 from pydantic import ValidationError, validate_call
 
-from memedynamics import environment, lease, tables
+from memedynamics import checkpoints, environment, lease, tables
 from memedynamics.errors import InputError
 
 
 def run(main: Callable[..., object]) -> None:
-    """Call `main` with the job's JSON argument; an InputError ends the process with its one line and status 1."""
+    """Call `main` with the job's JSON argument; an InputError ends the process with its one line and status 1.
+
+    Of several processes that share the job (accelerate launch) only the first clears up and reports.
+    """
     began = time.time()
     job = json.loads(sys.argv[1])
     tables.provenance.update(_provenance(job))
-    environment.record(Path(job["root"]) / "environment.json")
+    environment.record(Path(job["root"]) / "environment.json", renew=job.get("renew", False))
     try:
         with lease.gpus(job["gpu"]):
             validate_call(main, config={"arbitrary_types_allowed": True})(**_arguments(main, job))
@@ -38,8 +42,14 @@ def run(main: Callable[..., object]) -> None:
         sys.exit(f"error: {job['rule']}: {'.'.join(map(str, first['loc']))}: {first['msg']}")
     except InputError as error:
         sys.exit(f"error: {error}")
-    shutil.rmtree(job["work"], ignore_errors=True)
-    _report(job, began)
+    if is_first_process():
+        shutil.rmtree(job["work"], ignore_errors=True)
+        _report(job, began)
+
+
+def is_first_process() -> bool:
+    """Whether this is the job's only process, or the first of those that a launcher started for it."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _arguments(main: Callable[..., object], job: dict) -> dict[str, object]:
@@ -64,14 +74,16 @@ def _work(job: dict) -> Path:
 
 
 def contents(path: Path) -> str:
-    """Digest of a file, or of a folder: of its manifest `base.json` where it has one, else of all its files."""
-    if (path / "base.json").exists():
-        path = path / "base.json"
+    """Digest of a file, or of a folder: of its manifest `base.json` where it has one, else of all its files.
+
+    Files of 1 GiB or more, as of milestones that are full weights, are sampled (`checkpoints.content_digest`).
+    """
+    if (path / checkpoints.MANIFEST).exists():
+        path = path / checkpoints.MANIFEST
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     digest = hashlib.sha256()
     for file in files:
-        with file.open("rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
+        digest.update(bytes.fromhex(checkpoints.content_digest(file)))
     return digest.hexdigest()
 
 

@@ -1,19 +1,25 @@
 """One GPU, one job: a file lock per device, held while a job runs.
 
 `gpu=1` alone does not stop Snakemake from starting every GPU job at once on one device. Each job therefore takes
-a lock on as many devices as it asked for and sees only those. A scheduler that has allocated devices itself
-(Slurm) is left alone. Locks die with their process, so a killed job frees its device.
+a lock on as many devices as it asked for and sees only those. A job that Snakemake's Slurm executor submitted has an
+allocation of its own and takes none; jobs that share an allocation (salloc) take theirs among its devices. Locks die
+with their process, so a killed job frees its device.
 """
 
 import contextlib
 import fcntl
 import getpass
 import os
+import socket
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+ALLOCATED = (
+    "MEMEDYNAMICS_ALLOCATION"  # the Slurm job that holds this job's devices for it alone; see environment.expose
+)
 
 
 def devices() -> list[str]:
@@ -27,6 +33,11 @@ def devices() -> list[str]:
     return sorted(p.name.removeprefix("nvidia") for p in Path("/dev").glob("nvidia[0-9]*"))
 
 
+def _alone() -> bool:
+    """Whether all the devices of this Slurm allocation are this job's own."""
+    return os.environ.get("SLURM_JOB_ID", "") == os.environ.get(ALLOCATED) != ""
+
+
 def _folder() -> Path:
     folder = Path(tempfile.gettempdir()) / f"memedynamics-gpus-{getpass.getuser()}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -35,7 +46,9 @@ def _folder() -> Path:
 
 def _try(name: str) -> int | None:
     """A descriptor that holds the lock on device `name`, or None when another job holds it."""
-    descriptor = os.open(_folder() / f"{name.replace('/', '_')}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    # Allocations number their devices from 0, and the folder may be shared between hosts.
+    owner = f"{socket.gethostname()}-{os.environ.get('SLURM_JOB_ID', 'none')}"
+    descriptor = os.open(_folder() / f"{owner}-{name.replace('/', '_')}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return descriptor
@@ -65,10 +78,10 @@ def _release(held: dict[str, int]) -> None:
 def gpus(count: int, poll: float = 2.0) -> Iterator[list[str]]:
     """Wait for `count` devices of this machine, show only those to CUDA, and free them at the end.
 
-    Does nothing when `count` is 0, when the machine has no GPU, or inside a Slurm allocation.
+    Does nothing when `count` is 0, when the machine has no GPU, or where Slurm allocated devices to this job alone.
     """
     names = devices()
-    if not count or not names or "SLURM_JOB_ID" in os.environ:
+    if not count or not names or _alone():
         yield []
         return
     if count > len(names):

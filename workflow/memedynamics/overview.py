@@ -1,5 +1,6 @@
 """The closing table of a study: what each run did to accuracy, format and distance from the base, and its figures."""
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -65,8 +66,29 @@ def show(folder: Path, console: Console | None = None) -> None:
         raise InputError(f"{folder}/analyses/accuracy.parquet: has no rows; run the workflow again")
     console.print(_table(summary(accuracy, kl), accuracy["study"][0]))
     console.print("95 % intervals over prompts; val of the in-domain dataset; KL(base‖policy) on the base's samples.")
+    console.print(_training(folder))
     for figure in sorted((folder / "figures").glob("*.html")):
         console.print(f"figure  {figure}", soft_wrap=True)
+
+
+def _training(folder: Path) -> Table:
+    """What each run was trained on and what it took, from its run.json; dashes where it was trained elsewhere."""
+    table = Table(title="\nwhat each was trained on", title_justify="left", title_style="bold", box=None)
+    for column in ("method", "seed", "prompts", "hateful", "correct at base", "epochs", "steps", "tokens", "FLOPs"):
+        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
+    found = {file.parent: json.loads(file.read_text()) for file in (folder / "runs").glob("*/seed*/run.json")}
+    for method in ordered([run.parent.name for run in found]):
+        for run in sorted(run for run in found if run.parent.name == method):
+            table.add_row(method, run.name.removeprefix("seed"), *_effort(found[run]))
+    return table
+
+
+def _effort(run: dict) -> list[str]:
+    patterns = {
+        "num_prompts": "{:,}", "label_balance": "{:.1%}", "mean_num_correct": "{:.1f}", "epochs": "{:.2f}",
+        "total_steps": "{:,}", "tokens": "{:,}", "flops": "{:.2g}",
+    }  # fmt: skip
+    return ["–" if run.get(key) is None else pattern.format(run[key]) for key, pattern in patterns.items()]
 
 
 def _table(rows: pl.DataFrame, study: str) -> Table:

@@ -104,7 +104,7 @@ def loads(study: Study, rows: dict[tuple[str, str], int], schedules: dict[str, S
 
 def own_responses(study: Study, rows: dict[tuple[str, str], int]) -> tuple[int, int]:
     """Responses that one run draws itself: at all milestones between (a few val prompts), at its end (final sets)."""
-    samples = study.own_samples.num_samples or study.sampling.num_samples
+    samples = study.sampling.num_samples
     val = rows.get((study.in_domain, "val"), 0)
     final = {
         "val": val,

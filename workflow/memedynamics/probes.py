@@ -8,7 +8,7 @@ import polars as pl
 from memedynamics.config import Probes
 
 KEYS = ["dataset", "split", "id"]
-COLUMNS = ["probe_kind", *KEYS, "sample", "token_ids", "correct", "format_ok"]
+COLUMNS = ["probe_kind", *KEYS, "sample", "token_ids", "correct", "format_ok", "reward"]
 
 
 def build(samples: pl.DataFrame, data: pl.DataFrame, probes: Probes, in_domain: str) -> pl.DataFrame:

@@ -19,6 +19,8 @@ from memedynamics.prompts import Prompt
 
 # TRL's signature: f(completions, **columns) -> one number a completion.
 Reward = Callable[..., list[float]]
+# All that a user's own reward is given beside the completions, in training and in sampling alike; text is the meme's.
+COLUMNS = ("id", "label", "text")
 
 # What may stand around the answer's word. Not angle brackets: a tag inside the answer block makes it invalid.
 _TRIM = string.whitespace + "".join(sorted(set(string.punctuation) - set("<>"))) + "“”‘’«»…。！？、，"
@@ -77,7 +79,7 @@ def _spans(block: str, before: str, after: str) -> bool:
 def total(texts: list[str], weights: dict[str, float], prompt: Prompt, **columns: list) -> list[float]:
     """The weighted sum of the study's rewards for each response in `texts`.
 
-    `columns` hold one value a response, at least `label` and `id`; they reach the user's own rewards too.
+    `columns` hold one value a response; those in COLUMNS reach the user's own rewards too.
     """
     completions = [[{"role": "assistant", "content": text}] for text in texts]
     rewards = [reward(completions, **columns) for reward in reward_functions(weights, prompt)]
@@ -135,10 +137,18 @@ def _imported(path: str) -> Reward:
 
 
 def _checked(name: str, function: Reward) -> Reward:
-    """A user's reward that fails with its name where it would return something no trainer can use."""
+    """A user's reward that sees COLUMNS only, and fails with its name where it raises or returns something unusable.
+
+    TRL would pass more, such as `prompts`, but a reward that used it could not grade the samples.
+    """
 
     def reward(completions: list, **columns: list) -> list[float]:
-        values = function(completions, **columns)
+        given = {key: columns[key] for key in COLUMNS if key in columns}
+        try:
+            values = function(completions, **given)
+        except Exception as error:  # the user's function runs here: whatever it raises is about that function
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(f"rewards.{name}: raised {said}; it is given completions, {', '.join(given)}") from error
         if not hasattr(values, "__len__") or len(values) != len(completions):
             count = len(values) if hasattr(values, "__len__") else type(values).__name__
             raise InputError(f"rewards.{name}: returned {count} for {len(completions)} completions; return one each")

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import torch
 from peft import PeftModel
+from torch import nn
 from transformers import Trainer, TrainerCallback
 from trl import DPOConfig, GRPOConfig
 
@@ -113,14 +114,23 @@ def summary(trainer: Trainer, rows: pl.DataFrame, steps: dict[str, int]) -> dict
 
 
 def flops(trainer: Trainer, tokens: int) -> float:
-    """Estimated floating-point operations of a run that saw `tokens` tokens, from N parameters without embeddings.
+    """Estimated floating-point operations of a run that saw `tokens` tokens, from the N parameters of its text decoder.
 
+    N is without embeddings and head. The vision tower and its projector are left out: they run once a picture, not
+    once a token, and without gradients.
     A forward pass takes 2N a token (Kaplan et al., 2001.08361), the backward pass through frozen weights another 2N.
     DPO adds the reference's forward pass; GRPO adds sampling, one training pass per iteration, and the reference's.
     Gradient checkpointing and the adapter's own weights are left out.
     """
-    forward = 2.0 * trainer.model.get_base_model().num_parameters(exclude_embeddings=True) * tokens
+    forward = 2.0 * decoder_parameters(trainer.model) * tokens
     config = trainer.args
     if isinstance(config, GRPOConfig):
         return forward * (1 + 2 * config.num_iterations + (config.beta != 0))
     return forward * (3 if isinstance(config, DPOConfig) else 2)
+
+
+def decoder_parameters(policy: PeftModel) -> int:
+    """Parameters of the text decoder without its embeddings, the head and the adapter, which alone trains."""
+    decoder = policy.get_base_model().get_decoder()
+    embedded = {id(p) for module in decoder.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
+    return sum(p.numel() for p in decoder.parameters() if not p.requires_grad and id(p) not in embedded)

@@ -106,7 +106,7 @@ def draw(sampler: Sampler, memes: pl.DataFrame, question: str, fraction: float) 
     sampling, count = sampler.sampling, sampler.sampling.num_samples
     contents = [user_text(sampler.prompt, question, text) for text in memes["text"]]
     inputs = vlm.encode(sampler.processor, contents, [open_image(path) for path in memes["image"]])
-    rows = memes.select("dataset", "split", "id", "label").select(pl.all().repeat_by(count).list.explode())
+    rows = memes.select("dataset", "split", "id", "label", "text").select(pl.all().repeat_by(count).list.explode())
     rows = rows.with_columns(sample=pl.int_range(pl.len(), dtype=pl.Int16) % count, fraction=pl.lit(fraction))
     prefix = prefill(sampler.model, inputs).repeat(count)
     responses = respond(sampler.model, prefix, noise(rows, sampling), sampler.ends, sampling.temperature)
@@ -120,12 +120,16 @@ def noise(rows: pl.DataFrame, sampling: Sampling) -> np.ndarray:
 
 
 def graded(rows: pl.DataFrame, responses: Sequence[Response], sampler: Sampler) -> pl.DataFrame:
-    """`rows` with the responses to them, text and grades; columns of schema `samples` up to reward."""
+    """`rows` (with label and the meme's text) with the responses to them and their grades.
+
+    Columns of schema `samples` up to reward.
+    """
     labels, tokenizer = rows["label"].to_list(), sampler.processor.tokenizer
     own = [r.token_ids[:-1] if r.finish_reason == "stop" else r.token_ids for r in responses]
     texts = [tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) for ids in own]
     grades = [rewards.grade(text, label, sampler.prompt) for text, label in zip(texts, labels, strict=True)]
-    reward = rewards.total(texts, sampler.weights, sampler.prompt, label=labels, id=rows["id"].to_list())
+    given = {name: rows[name].to_list() for name in rewards.COLUMNS}
+    reward = rewards.total(texts, sampler.weights, sampler.prompt, **given)
     columns = pl.DataFrame(
         {
             "token_ids": pl.Series([r.token_ids for r in responses], dtype=pl.List(pl.Int32)),
@@ -136,7 +140,7 @@ def graded(rows: pl.DataFrame, responses: Sequence[Response], sampler: Sampler) 
             "reward": pl.Series(reward, dtype=pl.Float64),
         }
     )
-    return rows.drop("label").hstack(columns)
+    return rows.drop("label", "text").hstack(columns)
 
 
 @torch.inference_mode()

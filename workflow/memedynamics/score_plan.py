@@ -8,7 +8,7 @@ import polars as pl
 from memedynamics.batching import cut
 from memedynamics.errors import InputError
 from memedynamics.milestones import label
-from memedynamics.preferences import outcomes
+from memedynamics.preferences import Rule, outcomes
 from memedynamics.score_tables import KEYS, MEME
 
 COLUMNS = [*KEYS, "token_ids", "chosen_sample", "rejected_sample"]
@@ -39,13 +39,14 @@ def scored(fractions: Sequence[float], record: Mapping[str, object]) -> list[flo
 
 
 def passes(
-    probes: pl.DataFrame, own: pl.DataFrame | None, fractions: Sequence[float], one_at_a_time: bool
+    probes: pl.DataFrame, own: pl.DataFrame | None, fractions: Sequence[float], one_at_a_time: bool, rule: Rule
 ) -> list[Pass]:
     """Fixed probes at every fraction, own samples (table `samples`) at the fraction whose policy drew them.
 
+    `rule` says which base samples make a pair.
     `one_at_a_time` keeps the passes of a fraction together, for policies that are loaded whole.
     """
-    fixed = with_pairs(probes)
+    fixed = with_pairs(probes, rule)
     groups = [[fraction] for fraction in fractions] if one_at_a_time else [list(fractions)]
     found = []
     for group in groups:
@@ -55,12 +56,12 @@ def passes(
     return found
 
 
-def with_pairs(probes: pl.DataFrame) -> pl.DataFrame:
-    """`probes` with the samples that make each prompt's pair, on its base samples; empty where there is no pair."""
+def with_pairs(probes: pl.DataFrame, rule: Rule = "paired") -> pl.DataFrame:
+    """`probes` with the samples that make each prompt's pair by `rule`, on its base samples; empty where none."""
     # Pairing groups by (dataset, id); an id may occur in two splits.
     base = probes.filter(pl.col("probe_kind") == "base_sample")
     splits = [
-        outcomes(rows.with_columns(text=pl.lit("")), "paired").with_columns(split=pl.lit(split))
+        outcomes(rows.with_columns(text=pl.lit("")), rule).with_columns(split=pl.lit(split))
         for (split,), rows in sorted(base.group_by("split"))
     ]
     columns = ["chosen_sample", "rejected_sample"]

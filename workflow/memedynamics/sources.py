@@ -70,5 +70,8 @@ def link(origin: Path, folder: Path) -> None:
 
 
 def _pinned(source: str, revision: str | None, key: str) -> None:
-    if revision is None or not COMMIT.fullmatch(revision):
+    if revision is None:
+        wanted = "a folder, or a hub id with revision, a commit of 40 hex digits"
+        raise InputError(f"{key}: {source}: no such folder; give {wanted}")
+    if not COMMIT.fullmatch(revision):
         raise InputError(f"{key}: {source} needs a pinned revision, a commit of 40 hex digits, not {revision!r}")

@@ -8,15 +8,17 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ValidationError
 
-from memedynamics.config import Study, TrainedMethod
+from memedynamics.config import Adapter, Study, TrainedMethod
 from memedynamics.errors import InputError
+from memedynamics.prompts import Prompt
 
 TRIAL_ROWS = 64
 TRIAL_STEPS = 8
+UNMATCHED = "methods are not matched: "
 
 
 def load_study(raw: Mapping[str, object]) -> Study:
-    """The checked study; with `trial: true` its short version under its own name.
+    """The checked study, each method's adapter whole; with `trial: true` its short version under its own name.
 
     Raises InputError: the first faulty key's full path, its value, and the nearest valid key where one is near.
     """
@@ -25,6 +27,7 @@ def load_study(raw: Mapping[str, object]) -> Study:
     except ValidationError as error:
         raise InputError("study file: " + "; ".join(_explain(e, raw) for e in error.errors()[:3])) from None
     _check_hub(study)
+    study = study.model_copy(update={"methods": {name: _whole(m, study) for name, m in study.methods.items()}})
     return _trial(study) if study.trial else study
 
 
@@ -33,25 +36,116 @@ def plain(section: BaseModel) -> dict[str, object]:
     return section.model_dump(mode="json")
 
 
-def warnings_of(study: Study) -> list[str]:
-    """Where methods of the study are not matched: one line a difference, naming both keys."""
-    lines = []
-    for name, method in study.methods.items():
-        if not isinstance(method, TrainedMethod):
-            continue
-        own = method.adapter
-        for key in own.model_fields_set if own else ():
-            ours, theirs = getattr(own, key), getattr(study.adapter, key)
-            if ours != theirs:
-                lines.append(
-                    f"methods are not matched: methods.{name}.adapter.{key} = {ours!r} but adapter.{key} = {theirs!r}"
-                )
-        if method.train_prompts not in (None, study.train_prompts):
-            lines.append(
-                f"methods are not matched: methods.{name}.train_prompts = {method.train_prompts!r}"
-                f" but train_prompts = {study.train_prompts!r}"
+def adapter_of(shared: Adapter, method: TrainedMethod) -> Adapter:
+    """The adapter `method` trains: the study's, with the keys that the method sets itself.
+
+    Options are merged one by one. An alpha that neither sets is 2r of the merged r.
+    """
+    if method.adapter is None:
+        return shared
+    own = {key: getattr(method.adapter, key) for key in method.adapter.model_fields_set}
+    return shared.model_copy(update=own | {"options": shared.options | method.adapter.options})
+
+
+def check_questions(study: Study, prompt: Prompt) -> None:
+    """Raise InputError where a dataset in use asks a question that `prompt` does not have."""
+    for name in [study.in_domain, *study.out_of_domain]:
+        question = study.datasets[name].question
+        if question not in prompt.questions:
+            raise InputError(
+                f"study file: datasets.{name}.question: prompt {prompt.name} has no question {question!r}; "
+                f"use one of {', '.join(prompt.questions)}, or add it to the prompt's file"
             )
+
+
+def warnings_of(study: Study) -> list[str]:
+    """Where the study departs from matched methods and exact sampling: one line a difference, naming both keys."""
+    trained = {name: method for name, method in study.methods.items() if isinstance(method, TrainedMethod)}
+    lines = [
+        UNMATCHED + line
+        for name, method in trained.items()
+        for line in [
+            *_adapter_differences(study, name, method),
+            *_prompt_differences(study, name, method),
+            *_argument_differences(study, name, method),
+        ]
+    ]
+    lines += [UNMATCHED + line for key in ("bf16", "fp16") for line in _precision_differences(study, trained, key)]
+    if study.sampling.temperature != 1:
+        lines.append(
+            f"sampling.temperature = {study.sampling.temperature:g}, not 1: responses are not drawn from the "
+            "distribution whose likelihoods and KL are measured"
+        )
     return lines
+
+
+def _adapter_differences(study: Study, name: str, method: TrainedMethod) -> list[str]:
+    own, shared = plain(adapter_of(study.adapter, method)), plain(study.adapter)
+    if own["alpha"] != shared["alpha"]:  # where both are empty, both follow their r
+        own["alpha"], shared["alpha"] = own["alpha"] or 2 * own["r"], shared["alpha"] or 2 * shared["r"]
+    return [
+        f"methods.{name}.adapter.{key} = {value!r} but adapter.{key} = {shared[key]!r}"
+        for key, value in own.items()
+        if value != shared[key]
+    ]
+
+
+def _prompt_differences(study: Study, name: str, method: TrainedMethod) -> list[str]:
+    """What a method that sees all prompts is told where another sees only those that gave a pair."""
+    pairs = [other for other, one in study.methods.items() if _prompts(study, one) == "paired"]
+    if _prompts(study, method) != "all" or not pairs:
+        return []
+    if method.train_prompts not in (None, study.train_prompts):
+        return [f"methods.{name}.train_prompts = 'all' but train_prompts = {study.train_prompts!r}"]
+    return [f"train_prompts = 'all' reaches methods.{name}; on pairs only: {', '.join(pairs)}"]
+
+
+def _prompts(study: Study, method: BaseModel) -> str | None:
+    """Which prompts a method trains on; None where it is not trained here."""
+    if not isinstance(method, TrainedMethod):
+        return None
+    return (method.train_prompts or study.train_prompts) if method.kind == "grpo" else "paired"
+
+
+def _argument_differences(study: Study, name: str, method: TrainedMethod) -> list[str]:
+    """Overrides of shared trainer arguments, and a temperature of GRPO's own."""
+    lines = [
+        f"methods.{name}.args.{key} = {value!r} but training.{key} = {study.training[key]!r}"
+        for key, value in method.args.items()
+        if key in study.training and not _same(value, study.training[key])
+    ]
+    where = f"methods.{name}.args" if "temperature" in method.args else "training"
+    own = {**study.training, **method.args}.get("temperature")
+    if method.kind == "grpo" and own is not None and not _same(own, study.sampling.temperature):
+        lines.append(f"{where}.temperature = {own!r} but sampling.temperature = {study.sampling.temperature!r}")
+    return lines
+
+
+def _precision_differences(study: Study, trained: Mapping[str, TrainedMethod], key: str) -> list[str]:
+    """Methods whose `key` (bf16, fp16) differs from the first method's; overrides of training are named elsewhere."""
+    if key in study.training or not trained:
+        return []
+    default = key == "bf16" and study.base_model.dtype == "bfloat16"
+    (first, value), *others = ((name, method.args.get(key, default)) for name, method in trained.items())
+    return [
+        f"methods.{name}.args.{key} = {own!r} but methods.{first}.args.{key} = {value!r}"
+        for name, own in others
+        if not _same(own, value)
+    ]
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether two trainer arguments are equal; YAML reads 1e-5 as text."""
+    try:
+        return float(one) == float(other)
+    except (TypeError, ValueError):
+        return one == other
+
+
+def _whole(method: BaseModel, study: Study) -> BaseModel:
+    if not isinstance(method, TrainedMethod) or method.adapter is None:
+        return method
+    return method.model_copy(update={"adapter": adapter_of(study.adapter, method)})
 
 
 def _check_hub(study: Study) -> None:

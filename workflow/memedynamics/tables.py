@@ -38,6 +38,7 @@ _probe_kind = field("probe_kind", CATEGORY, "which fixed text: base_sample, own_
 _tokens = field("token_ids", pa.list_(pa.int32()), "the response's tokens, its end token included")
 _format_ok = field("format_ok", pa.bool_(), "the response keeps the prompt's format strictly")
 _correct = field("correct", pa.bool_(), "the parsed answer equals the label; an invalid answer is wrong")
+_reward = field("reward", pa.float64(), "weighted sum of the study's rewards", "1")
 _logp = field("logp", pa.float64(), "log π(response | prompt), summed over its tokens", "nat")
 _decision = [
     field("p_hateful", pa.float64(), "P(Yes) / (P(Yes) + P(No)) at the answer", "1"),
@@ -94,7 +95,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             field("answer", CATEGORY, "yes, no or invalid"),
             _format_ok,
             _correct,
-            field("reward", pa.float64(), "weighted sum of the study's rewards", "1"),
+            _reward,
             *_decision,
             _forced,
         ]
@@ -125,7 +126,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             field("num_format_ok", pa.int16(), "well-formed base samples of this prompt"),
         ]
     ),
-    "probes": pa.schema([_study, _probe_kind, *_meme, _sample, _tokens, _correct, _format_ok]),
+    "probes": pa.schema([_study, _probe_kind, *_meme, _sample, _tokens, _correct, _format_ok, _reward]),
     "history": pa.schema(
         [
             _study,

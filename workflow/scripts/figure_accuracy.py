@@ -7,9 +7,9 @@ from memedynamics.figure_accuracy import figure_accuracy
 from memedynamics.job import run
 
 
-def main(table: Path, figure: Path) -> None:
-    """Draw `table` into `figure`, whose suffix is the format."""
-    figures.save(figure_accuracy(tables.read(table, "accuracy")), figure, "accuracy")
+def main(table: Path, figure: Path, notes: list[str]) -> None:
+    """Draw `table` into `figure`, whose suffix is the format; `notes` on the study go into the caption."""
+    figures.save(figure_accuracy(tables.read(table, "accuracy"), notes), figure, "accuracy")
 
 
 if __name__ == "__main__":

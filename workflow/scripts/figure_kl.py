@@ -7,9 +7,9 @@ from memedynamics.figure_kl import figure_kl
 from memedynamics.job import run
 
 
-def main(table: Path, figure: Path) -> None:
-    """Draw `table` into `figure`, whose suffix is the format."""
-    figures.save(figure_kl(tables.read(table, "kl")), figure, "kl")
+def main(table: Path, figure: Path, notes: list[str]) -> None:
+    """Draw `table` into `figure`, whose suffix is the format; `notes` on the study go into the caption."""
+    figures.save(figure_kl(tables.read(table, "kl"), notes), figure, "kl")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Join the shards of one split's base samples, in the order of the split's ids."""
+"""Join the shards of one set of samples, in an order that does not depend on their number."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from memedynamics.job import run
 
 
 def main(shards: list[Path], samples: Path) -> None:
-    frame = tables.read_all(shards, "samples").sort("id", "sample")
+    frame = tables.read_all(shards, "samples").sort("fraction", "dataset", "split", "id", "sample")
     tables.write(frame, samples, "samples")
 
 

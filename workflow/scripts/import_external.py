@@ -8,9 +8,11 @@ from memedynamics.config import ExternalMethod
 from memedynamics.job import run
 
 
-def main(model: Path, milestones: Path, history: Path, rollouts: Path, run: Path, method: ExternalMethod) -> None:
-    """Check the checkpoint, lay it out, and write empty tables for what is not known of its training."""
-    folder = sources.locate(method.path, method.revision, "methods.*.path")
+def main(
+    model: Path, milestones: Path, history: Path, rollouts: Path, run: Path, method: ExternalMethod, name: str
+) -> None:
+    """Check the checkpoint of method `name`, lay it out, and write empty tables for what is unknown of its training."""
+    folder = sources.locate(method.path, method.revision, f"methods.{name}.path")
     kind = external.kind(folder)
     check = external.check_adapter if kind == "adapter" else external.check_full
     check(folder, model)

@@ -34,10 +34,10 @@ def main(
     prompt: Prompt,
     question: str,
     base: BaseModelConfig,
-    rewards: dict[str, float],
-    sampling: Sampling,
     threads: int,
     work: Path,
+    rewards: dict[str, float] | None = None,
+    sampling: Sampling | None = None,
 ) -> None:
     """Check the trainer's arguments, then every invariant; write {invariant: {value, tolerance, ok}}."""
     torch.set_num_threads(threads)
@@ -54,7 +54,7 @@ def main(
     def made() -> Trainer:
         config = trainer_config(kind, one_step(kind, args, len(rows)), work, **fixed).set_save("no")
         lora = lora_config(policy, method.adapter or adapter)
-        return trainer(config, policy, processor, examples, lora, reward_functions(rewards, prompt))
+        return trainer(config, policy, processor, examples, lora, reward_functions(rewards or {}, prompt))
 
     found = {}
     for name, invariant in measure(few, policy, made, work / "adapter", TOLERANCE[base.dtype]):

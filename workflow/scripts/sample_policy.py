@@ -10,6 +10,7 @@ import torch
 
 from memedynamics import policies, tables, vlm
 from memedynamics import sampling as drawing
+from memedynamics.batching import shard
 from memedynamics.config import BaseModelConfig, OwnSamples, Sampling
 from memedynamics.job import progress, run
 from memedynamics.milestones import label
@@ -25,6 +26,7 @@ def main(
     samples: Path,
     method: str,
     seed: str,
+    scatteritem: str,
     base: BaseModelConfig,
     prompt: Prompt,
     questions: dict[str, str],
@@ -39,10 +41,9 @@ def main(
     """Batches on disk are not drawn again: a killed job loses at most one."""
     torch.set_num_threads(threads)
     record = json.loads(run.read_text())
-    sampling = sampling.model_copy(update={"num_samples": own.num_samples or sampling.num_samples})
     saved = [fraction for fraction in fractions if fraction and label(fraction) in record["steps"]]
     memes = [frame for frame in (tables.read(path, "data") for path in data) if len(frame)]
-    batches = drawing.policy_batches(memes, own, sampling, saved, in_domain)
+    batches = shard(drawing.policy_batches(memes, own, sampling, saved, in_domain), scatteritem)
     parts = Parts(work, "samples")
     left = [batch for batch in batches if not parts.done(batch.key)]
     if left:

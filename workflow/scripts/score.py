@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -29,6 +30,7 @@ def main(
     questions: dict[str, str],
     scoring: Scoring,
     fractions: list[float],
+    pair_rule: Literal["paired", "seed"],
     threads: int,
     work: Path,
     milestones: Path | None = None,
@@ -40,7 +42,8 @@ def main(
     record = json.loads(run.read_text()) if run else BASE
     fractions = score_plan.scored(fractions, record)
     drawn = tables.read(own, "samples") if own else None
-    passes = score_plan.passes(tables.read(probes, "probes"), drawn, fractions, record["kind"] == "full")
+    one_at_a_time = record["kind"] == "full"
+    passes = score_plan.passes(tables.read(probes, "probes"), drawn, fractions, one_at_a_time, pair_rule)
     batches = shard(score_plan.batches(passes, scoring.batch_size), scatteritem)
     sources = score_plan.sources(tables.read_all(data, "data", [*score_plan.MEME, "image", "text"]), batches)
     choose = policies.load(model, base, record["kind"], milestones, fractions)

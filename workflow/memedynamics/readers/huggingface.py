@@ -35,7 +35,7 @@ def fetch(source: Dataset) -> None:
     """Download the dataset into the hub's cache; needs a network."""
     import datasets
 
-    datasets.load_dataset(source.hub_id, revision=source.revision)
+    datasets.load_dataset(source.hub_id, revision=source.revision, cache_dir=_prepared(source))
 
 
 def rows(source: Dataset, split: str, name: str) -> Iterator[Row]:
@@ -64,6 +64,13 @@ def rows(source: Dataset, split: str, name: str) -> Iterator[Row]:
     return parse(split, Path(_where(source)) / name, enumerate(table, 1), read, columns["id"])
 
 
+def _prepared(source: Dataset) -> Path:
+    """Where the datasets library keeps this revision: without a network it takes the latest one in a folder, any."""
+    import datasets
+
+    return Path(datasets.config.HF_DATASETS_CACHE, "revisions", source.revision)
+
+
 def _where(source: Dataset) -> str:
     return str(source.root or source.hub_id)
 
@@ -73,7 +80,8 @@ def _opened(source: Dataset, name: str) -> "datasets.Dataset | datasets.Iterable
 
     try:
         if source.root is None:
-            return datasets.load_dataset(source.hub_id, revision=source.revision, split=name)
+            cache = _prepared(source)
+            return datasets.load_dataset(source.hub_id, revision=source.revision, split=name, cache_dir=cache)
         if (source.root / "dataset_dict.json").exists() or (source.root / name / "state.json").exists():
             return datasets.load_from_disk(source.root / name)
         # Streaming reads Parquet as it lies, without a second copy in the user's cache.
@@ -91,9 +99,25 @@ def _image(value: object, source: Dataset) -> Path | bytes | None:
     if not isinstance(value, dict):
         raise Rejected("no picture named")
     if value["bytes"] is None and value["path"]:
-        # The hub's own cache lies outside any dataset folder, hence bytes.
-        return Path(value["path"]) if source.root else Path(value["path"]).read_bytes()
+        # The gate admits paths inside a dataset's folder; the hub's caches lie outside any, hence bytes.
+        return Path(value["path"]) if source.root else _cached(Path(value["path"]))
     return value["bytes"]
+
+
+def _cached(path: Path) -> bytes:
+    """The bytes of a picture that the hub's client fetched; a dataset cannot name any other file of this machine."""
+    import datasets
+    from huggingface_hub import constants
+
+    folders = (constants.HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH)
+    try:
+        # Resolving undoes `..` and follows symbolic links: neither leads out.
+        inside = path.is_absolute() and any(path.resolve().is_relative_to(Path(f).resolve()) for f in folders)
+        if inside:
+            return path.read_bytes()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise Rejected(f"picture cannot be read: {path} ({_one_line(error)})") from error
+    raise Rejected(f"picture lies outside the hub's cache: {path}")
 
 
 def _label(value: object, names: list[str] | None, source: Dataset) -> object:
