@@ -76,6 +76,7 @@ def day_one(finished, tmp_path_factory):
     return project
 
 
+@pytest.mark.timeout(1200)
 def test_day_one(day_one):
     said = {command: run(command, day_one) for command in REAL if "profile slurm" not in command}
     plans = [text for command, text in said.items() if " plan " in command]
@@ -88,11 +89,10 @@ def test_day_one(day_one):
 
 
 def test_the_plan_foresaw_the_steps(day_one):
-    from memedynamics.plan import schedule
-
-    for method in ("sft", "dpo", "grpo"):
-        found = json.loads((day_one / f"results/hateful_memes/runs/{method}/seed1/run.json").read_text())
-        assert found["total_steps"] == schedule(found["num_prompts"], batch=8, max_steps=4).total_steps
+    said = (day_one / "results/hateful_memes/logs/plan.log").read_text()
+    found = json.loads((day_one / "results/hateful_memes/runs/sft/seed1/run.json").read_text())
+    saved = " ".join(str(step) for step in found["steps"].values())
+    assert re.search(rf"^sft +\d+ +{found['total_steps']} .* {saved} *$", said, re.MULTILINE)
 
 
 def test_partial_rebuilds(finished, tmp_path):

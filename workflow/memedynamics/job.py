@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import psutil
 import tqdm
 from pydantic import ValidationError, validate_call
 
@@ -30,7 +31,8 @@ def run(main: Callable[..., object]) -> None:
 
     Of several processes that share the job (accelerate launch) only the first clears up and reports.
     """
-    began = time.time()
+    # The process's own start: importing torch and the trainers is most of a short job.
+    began = psutil.Process().create_time()
     job = json.loads(sys.argv[1])
     tables.provenance.update(_provenance(job))
     environment.record(Path(job["root"]) / "environment.json", renew=job.get("renew", False))
