@@ -58,18 +58,18 @@ def day_one(finished, tmp_path_factory):
     smoke = yaml.safe_load((project / SMOKE).read_text())
     study["base_model"] = {"source": str(finished / "results/smoke/model"), "dtype": "float32"}
     for key in (
-        "sampling",
         "scoring",
         "probes",
         "own_samples",
         "adapter",
         "training",
-        "methods",
         "seeds",
         "milestones",
+        "prompt",
+        "resamples",
     ):
         study[key] = smoke[key]
-    study |= {"prompt": smoke["prompt"], "resamples": 200}
+    study |= {"sampling": smoke["sampling"] | {"shards": 1}, "methods": {"sft": smoke["methods"]["sft"]}}
     for dataset in study["datasets"].values():
         dataset["max_bad_share"] = 1.0
     (project / "config/hateful_memes.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
