@@ -68,6 +68,7 @@ def scored(family: str, study: Path, folder: Path, run: dict[str, Path]) -> tupl
         prompt=PROMPT,
         questions={"memes": "hateful"},
         scoring=Scoring(batch_size=3),
+        pair_rule="paired",
         fractions=[0.0, 1.0],
         threads=1,
         work=folder / "work/score" / name,

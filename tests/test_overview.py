@@ -1,5 +1,6 @@
 """The closing table: a line for every method and seed that fits 100 columns, and errors in one line."""
 
+import itertools
 import os
 import re
 import shutil
@@ -43,9 +44,18 @@ def printed(study):
 
 
 def runs(lines):
-    """Cells of the table's lines by (method, seed)."""
-    cells = [re.split(r"\s{2,}", line.strip()) for line in lines]
+    """Cells of the first table's lines by (method, seed)."""
+    first = itertools.takewhile(lambda line: "trained on" not in line, lines)
+    cells = [re.split(r"\s{2,}", line.strip()) for line in first]
     return {(c[0].lower(), int(c[1])): c[2:] for c in cells if len(c) > 2 and c[0].lower() in METHODS}
+
+
+def test_what_each_run_took_stands_below(study, printed):
+    """Of a run its record says no more than the steps: the rest is dashes."""
+    begin = next(i for i, line in enumerate(printed) if "trained on" in line)
+    steps = [line.split() for line in printed[begin:] if line.split()[:1] and line.split()[0] in METHODS]
+    assert [(method, int(seed)) for method, seed, *_ in steps] == [(m, s) for m in METHODS for s in SEEDS]
+    assert all(cells[6] == "80" and cells[2] == "–" for cells in steps)
 
 
 def value(frame, **keys):
