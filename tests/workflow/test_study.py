@@ -91,10 +91,12 @@ def test_gpu_jobs_of_one_machine_never_share_a_device(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "project", symlinks=True)
     folder = tmp_path / "project"
     shutil.rmtree(folder / "results/smoke/traces")
+    shutil.rmtree(folder / "results/smoke/logs/score")
     locks = tmp_path / "locks"
     locks.mkdir()
     environment = {"MEMEDYNAMICS_GPUS": "0", "TMPDIR": str(locks)}
-    snakemake(folder, "--cores", "2", "--until", "score", "score_base", **environment)
+    wanted = [f"results/smoke/traces/{method}/seed1/1-of-1.parquet" for method in ("sft", "dpo")]
+    snakemake(folder, *wanted, "--cores", "2", **environment)
     waited = [log.read_text() for log in (folder / "results/smoke/logs/score").rglob("*.log")]
     assert any("waiting for 1 of GPU 0" in text for text in waited)
-    assert list(locks.rglob("0.lock"))
+    assert len(list(locks.rglob("*-0.lock"))) == 1
