@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from memedynamics.config import Adapter, Strict, Study, TrainedMethod
+from memedynamics.config import Adapter, Study, TrainedMethod
 from memedynamics.errors import InputError
 from memedynamics.prompts import load_prompt
+from memedynamics.sections import Strict
 from memedynamics.study import adapter_of, check_questions, load_study, plain, warnings_of
 
 HERE = Path(__file__).resolve().parents[1]

@@ -80,7 +80,7 @@ def finish(
 
     `notes` are the study's own, on methods that are not matched; they close the note.
     """
-    notes = [note, *_unmatched(frame), *_written(notes)]
+    notes = [note, *_missing(frame), *_unmatched(frame), *_written(notes)]
     below = 62 + 16 * sum(text.count("<br>") + 1 for text in notes)
     height = 84 + rows * PANEL - 60 + below
     figure.update_layout(template=TEMPLATE, width=WIDTH, height=height, margin={"l": 62, "r": 14, "t": 98, "b": below})
@@ -107,6 +107,15 @@ def _key(frame: pl.DataFrame) -> str:
     places = {place: seed for method, seed, place in found if method in trained}
     seeds = [f"{SIGNS[place % len(SIGNS)]} seed {seed}" for place, seed in sorted(places.items())]
     return "&nbsp;&nbsp; ".join([*methods, *(seeds if len(seeds) > 1 else [])])
+
+
+def _missing(frame: pl.DataFrame) -> list[str]:
+    """Which runs lack the figure's measures, and why, one line a reason."""
+    if "missing" not in frame.columns:
+        return []
+    found = frame.drop_nulls("missing").group_by("missing", maintain_order=True).agg(pl.col("method").unique())
+    lines = [f"{', '.join(map(name, ordered(methods)))}: {reason}" for reason, methods in found.rows()]
+    return _written([f"not computed for {line}" for line in lines])
 
 
 def _unmatched(frame: pl.DataFrame) -> list[str]:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-HARNESS = {"job.py", "lease.py", "config.py", "errors.py"}
+HARNESS = {"job.py", "lease.py", "config.py", "sections.py", "methods.py", "errors.py"}
 SCHEMAS = "SCHEMAS"
 ACCESS = {"read", "read_all", "frames", "scan", "write", "Writer", "Parts", "conform"}
 

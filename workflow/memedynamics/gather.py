@@ -100,13 +100,17 @@ def prompts(data: Iterable[Path]) -> pl.DataFrame:
 def finish(rows: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
     """`rows` of an analysis with step and reference of their milestone, NaN as empty, in a fixed order.
 
+    A column `missing` (why a value is empty) is added where the analysis has none.
     Ten significant digits are kept: sums taken by several threads differ beyond them from call to call.
     """
     keys = ["method", "seed", "fraction"]
     numbers = pl.col("value", "ci_low", "ci_high").cast(pl.Float64).fill_nan(None).round_sig_figs(10)
-    typed = rows.with_columns(pl.col("seed").cast(pl.Int32), numbers)
+    if "missing" not in rows.columns:
+        rows = rows.with_columns(missing=pl.lit(None, pl.String))
+    typed = rows.with_columns(pl.col("seed").cast(pl.Int32), pl.col("missing").cast(pl.String), numbers)
     joined = typed.join(runs, on=keys, how="left", nulls_equal=True).with_columns(pl.col("reference").fill_null(BASE))
-    order = [name for name in joined.columns if name not in ("value", "ci_low", "ci_high", "n", "unit", "reference")]
+    measures = ("value", "ci_low", "ci_high", "n", "unit", "reference", "missing")
+    order = [name for name in joined.columns if name not in measures]
     return joined.sort(order, nulls_last=False)
 
 

@@ -188,7 +188,10 @@ SCHEMAS: dict[str, pa.Schema] = {
 
 
 def analysis_schema(*keys: pa.Field) -> pa.Schema:
-    """The schema of an analysis: the common keys, its own `keys`, and a statistic with interval, n and unit."""
+    """The schema of an analysis: the common keys, its own `keys`, and a statistic with interval, n and unit.
+
+    A measure that a run does not have is a row all the same: its value is empty and `missing` says why.
+    """
     return pa.schema(
         [
             _study,
@@ -206,6 +209,7 @@ def analysis_schema(*keys: pa.Field) -> pa.Schema:
             field("ci_high", pa.float64(), "upper end of the 95 % interval", null=True),
             field("n", pa.int64(), "items (not rows) the value rests on"),
             field("unit", CATEGORY, "unit of the value"),
+            field("missing", CATEGORY, "why the run has no such value; empty where it has one", null=True),
         ]
     )
 
