@@ -124,7 +124,8 @@ BY_RUN = {"method": [m for m, _ in RUNS], "seed": [s for _, s in RUNS]}
 QUESTIONS = {name: STUDY.datasets[name].question for name in USED}
 ASKED = {key: PROMPT.questions[key] for key in sorted(set(QUESTIONS.values()))}
 ASKING = {"base": plain(STUDY.base_model), "prompt": {**plain(PROMPT), "questions": ASKED}}
-DRAWING = {**ASKING, "sampling": without(plain(STUDY.sampling), "shards"), "rewards": STUDY.rewards}
+DRAWING = {**ASKING, "sampling": without(plain(STUDY.sampling), "shards")}
+GRADING = {"prompt": ASKING["prompt"], "rewards": STUDY.rewards}
 LIKE_BASE = {key: plain(STUDY.sampling)[key] for key in ("temperature", "max_new_tokens")}
 TRAINED_ON = {"prompt": ASKING["prompt"], "question": QUESTIONS[IN_DOMAIN]}
 PREFERENCES = {"rule": STUDY.preferences.rule, **TRAINED_ON}
@@ -136,6 +137,8 @@ SCORE = {
     "pair_rule": STUDY.preferences.rule,
     "fractions": FRACTIONS,
 }
+MISSING = {name: [str(f) for f in files] for name in USED if (files := readers.missing_files(STUDY.datasets[name]))}
+FOUND = [name for name in USED if name not in MISSING]
 PREFETCH = {
     "source": plain(STUDY.base_model),
     "datasets": {name: plain(STUDY.datasets[name]) for name in USED},

@@ -26,14 +26,14 @@ rule prepare_dataset:
 
 rule data:
     input:
-        quality=collect(rules.prepare_dataset.output.quality, dataset=USED),
-        rejected=collect(rules.prepare_dataset.output.rejected, dataset=USED),
+        quality=collect(rules.prepare_dataset.output.quality, dataset=FOUND),
+        rejected=collect(rules.prepare_dataset.output.rejected, dataset=FOUND),
     log:
         f"{ROOT}/logs/data.log",
     localrule: True
     conda:
         "../envs/main.yaml"
     params:
-        **task("print_data"),
+        **task("print_data", cfg={"missing": MISSING}),
     shell:
         "python {params.script} {params.job:q} 2>&1 | tee {log}"

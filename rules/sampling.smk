@@ -1,9 +1,10 @@
+# What is drawn is kept: new rewards or weights grade it anew.
 rule sample_base:
     input:
         data=f"{ROOT}/data/{{dataset}}/{{split}}.parquet",
         model=rules.base_model.output.model,
     output:
-        samples=temp(f"{ROOT}/samples/base/{{dataset}}/{{split}}.{{scatteritem}}.parquet"),
+        samples=f"{ROOT}/drawn/base/{{dataset}}/{{split}}.{{scatteritem}}.parquet",
     log:
         f"{ROOT}/logs/sample_base/{{dataset}}/{{split}}.{{scatteritem}}.log",
     benchmark:
@@ -23,7 +24,8 @@ rule sample_base:
 
 rule gather_samples:
     input:
-        shards=gather.sample(f"{ROOT}/samples/base/{{{{dataset}}}}/{{{{split}}}}.{{scatteritem}}.parquet"),
+        shards=gather.sample(f"{ROOT}/drawn/base/{{{{dataset}}}}/{{{{split}}}}.{{scatteritem}}.parquet"),
+        data=[f"{ROOT}/data/{{dataset}}/{{split}}.parquet"],
     output:
         samples=f"{ROOT}/samples/base/{{dataset}}/{{split}}.parquet",
     log:
@@ -32,7 +34,7 @@ rule gather_samples:
     conda:
         "../envs/main.yaml"
     params:
-        **task("gather_samples"),
+        **task("gather_samples", cfg=GRADING),
     shell:
         "python {params.script} {params.job:q} > {log} 2>&1"
 
@@ -44,7 +46,7 @@ rule sample_policy:
         milestones=f"{ROOT}/runs/{{method}}/seed{{seed}}/milestones",
         run=f"{ROOT}/runs/{{method}}/seed{{seed}}/run.json",
     output:
-        samples=temp(f"{ROOT}/samples/{{method}}/seed{{seed}}.{{scatteritem}}.parquet"),
+        samples=f"{ROOT}/drawn/{{method}}/seed{{seed}}.{{scatteritem}}.parquet",
     log:
         f"{ROOT}/logs/sample_policy/{{method}}/seed{{seed}}.{{scatteritem}}.log",
     benchmark:
@@ -64,7 +66,8 @@ rule sample_policy:
 
 use rule gather_samples as gather_own_samples with:
     input:
-        shards=gather.sample(f"{ROOT}/samples/{{{{method}}}}/seed{{{{seed}}}}.{{scatteritem}}.parquet"),
+        shards=gather.sample(f"{ROOT}/drawn/{{{{method}}}}/seed{{{{seed}}}}.{{scatteritem}}.parquet"),
+        data=rules.sample_policy.input.data,
     output:
         samples=f"{ROOT}/samples/{{method}}/seed{{seed}}.parquet",
     log:

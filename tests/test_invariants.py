@@ -19,6 +19,7 @@ from memedynamics.adapters import lora_config
 from memedynamics.config import Adapter, BaseModelConfig, Sampling
 from memedynamics.errors import InputError
 from memedynamics.examples import training_rows
+from memedynamics.grading import graded
 from memedynamics.vlm import load_model, load_processor
 from tiny_study import PROMPT, REWARDS
 
@@ -37,10 +38,10 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write_samples(folder: Path, family: str, dtype: str = "float32") -> Path:
     model, processor = load_model(tiny_models.folder(family), dtype), load_processor(tiny_models.folder(family))
-    sampler = drawing.sampler(model, processor, PROMPT, SAMPLING, REWARDS)
+    sampler = drawing.sampler(model, processor, PROMPT, SAMPLING)
     memes = tables.read(folder / "data.parquet", "data")
     path = folder / f"samples_{family}_{dtype}.parquet"
-    tables.write(drawing.draw(sampler, memes, "hateful", 0.0), path, "samples")
+    tables.write(graded(drawing.draw(sampler, memes, "hateful", 0.0), memes, REWARDS, PROMPT), path, "samples")
     return path
 
 

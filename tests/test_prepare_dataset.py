@@ -224,7 +224,8 @@ def test_print_data_says_what_is_there_and_what_is_missing(tmp_path, capsys, mon
     prepare(hateful(tmp_path / "hm"), tmp_path / "a")
     prepare(dirty(Path("dirty")), tmp_path / "b", name="others")
     tables_of = [[tmp_path / folder / f"{name}.parquet" for folder in "ab"] for name in ("quality", "rejected")]
-    script("print_data")(*tables_of)
+    with pytest.raises(InputError, match="not found: datasets.third: data/third; put the files there"):
+        script("print_data")(*tables_of, {"third": ["data/third"]})
     printed = capsys.readouterr().out
     assert re.search(r"memes +│ train +│ +6 \(8500\) +│ +8494 +│ +2 \(3019\) +│ +33.3%", printed)
     assert re.search(r"others +│ train +│ picture is missing +│ dirty/train.jsonl row 23: dirty/img/none.png", printed)

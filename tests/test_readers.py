@@ -373,3 +373,12 @@ def test_listing_files_needs_no_heavy_library():
         [sys.executable, "-c", "import json;" + code], env=environment, capture_output=True, text=True
     )
     assert json.loads(done.stdout) == []
+
+
+def test_missing_files_are_listed(tmp_path):
+    source = Dataset(reader="harmeme", root=tmp_path / "h", splits={"test": "test"})
+    assert readers.missing_files(source) == [tmp_path / "h"]
+    (tmp_path / "h").mkdir()
+    assert [path.name for path in readers.missing_files(source)] == ["test.jsonl"]
+    (tmp_path / "h/test.jsonl").write_text("{}\n")
+    assert readers.missing_files(source) == []

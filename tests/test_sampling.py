@@ -15,7 +15,7 @@ import torch
 from peft import get_peft_model
 
 import tiny_models
-from memedynamics import answers, rewards, sampling, tables, vlm
+from memedynamics import answers, sampling, tables, vlm
 from memedynamics.adapters import lora_config
 from memedynamics.config import Adapter, BaseModelConfig, OwnSamples, Sampling
 from memedynamics.decoding import pick, respond
@@ -29,7 +29,6 @@ import sample_base  # noqa: E402
 import sample_policy  # noqa: E402
 
 PROMPT = load_prompt(ROOT / "config/prompts/answer_only.yaml")
-WEIGHTS = {"format": 0.1, "accuracy": 0.9}
 FEW = Sampling(num_samples=3, max_new_tokens=6, batch_size=2)
 BASE = BaseModelConfig(source="demo", dtype="float32")
 
@@ -179,21 +178,21 @@ def study(tmp_path_factory):
 def sample_shard(study, folder, shard):
     (root, (val, *_)), output = study, folder / f"{shard}.parquet"
     work = folder / f"work-{shard}"
-    arguments = {"prompt": PROMPT, "question": "hateful", "sampling": FEW, "rewards": WEIGHTS, "base": BASE}
+    arguments = {"prompt": PROMPT, "question": "hateful", "sampling": FEW, "base": BASE}
     sample_base.main(val, root / "model", output, "memes", shard, threads=1, work=work, **arguments)
     return output
 
 
 @pytest.fixture(scope="module")
 def one_shard(study, tmp_path_factory):
-    return tables.read(sample_shard(study, tmp_path_factory.mktemp("one"), "1-of-1"), "samples")
+    return tables.read(sample_shard(study, tmp_path_factory.mktemp("one"), "1-of-1"), "drawn")
 
 
 @pytest.mark.parametrize("total", [3, 5])
 def test_samples_do_not_depend_on_the_number_of_shards(study, one_shard, tmp_path, total):
     """9 memes in batches of 2 make 5 batches; equality is exact, log-probabilities included."""
     paths = [sample_shard(study, tmp_path, f"{n}-of-{total}") for n in range(1, total + 1)]
-    assert tables.read_all(paths, "samples").equals(one_shard)
+    assert tables.read_all(paths, "drawn").equals(one_shard)
 
 
 def test_a_shard_can_be_redone_alone(study, tmp_path):
@@ -215,7 +214,7 @@ def test_a_killed_shard_loses_at_most_one_batch(study, one_shard, tmp_path, monk
         sample_shard(study, tmp_path, "1-of-1")
     assert not (tmp_path / "1-of-1.parquet").exists()
     monkeypatch.setattr(sampling, "finish", lambda *a: (finish(*a), drawn.append(a[1].key)))
-    resumed = tables.read(sample_shard(study, tmp_path, "1-of-1"), "samples")
+    resumed = tables.read(sample_shard(study, tmp_path, "1-of-1"), "drawn")
     assert len(drawn) == len(set(drawn)) == 5
     assert resumed.equals(one_shard)
 
@@ -238,7 +237,7 @@ def start(study, folder):
         "output": {"samples": str(folder / "samples.parquet")},
         "wildcards": {"scatteritem": "1-of-1"},
         "cfg": {k: v.model_dump(mode="json") if hasattr(v, "model_dump") else v for k, v in cfg.items()}
-        | {"question": "hateful", "rewards": WEIGHTS},
+        | {"question": "hateful"},
         "work": str(folder / "work"),
     }
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -249,7 +248,7 @@ def start(study, folder):
 def finished(folder):
     """When each part file was written."""
     found = {}
-    for part in (folder / "work").glob("*/samples/*.parquet"):
+    for part in (folder / "work").glob("*/drawn/*.parquet"):
         try:
             found[part.name] = part.stat().st_mtime_ns
         except FileNotFoundError:  # cleared up meanwhile
@@ -289,9 +288,6 @@ def test_samples_hold_what_their_schema_says(study, one_shard):
         assert row["finish_reason"] == ("stop" if stopped else "length")
         assert stopped or len(row["token_ids"]) == FEW.max_new_tokens
         assert row["text"] == tokenizer.decode(row["token_ids"][:-1] if stopped else row["token_ids"], True)
-        grade = rewards.grade(row["text"], int(row["id"]) % 2, PROMPT)
-        assert tuple(grade) == (row["answer"], row["format_ok"], row["correct"])
-        assert row["reward"] == pytest.approx(0.1 * grade.format_ok + 0.9 * grade.correct)
         assert row["forced"] == answers.context(row["token_ids"], tokenizer, PROMPT, ends).forced
         assert 0 < row["p_hateful"] < 1 and 0 < row["label_mass"] < 1 and row["logp"] < 0
 
@@ -300,7 +296,7 @@ def test_halved_batches_draw_the_same_responses(study):
     """What happens when memory runs out: the same noise, other companions."""
     root, (val, *_) = study
     model, processor = vlm.load_model(root / "model"), vlm.load_processor(root / "model")
-    sampler, data = sampling.sampler(model, processor, PROMPT, FEW, WEIGHTS), tables.read(val, "data")[:4]
+    sampler, data = sampling.sampler(model, processor, PROMPT, FEW), tables.read(val, "data")[:4]
     together = sampling.draw(sampler, data, "hateful", 0.0)
     halves = pl.concat([sampling.draw(sampler, data[part], "hateful", 0.0) for part in ([0, 1, 2], [3])])
     assert together.select("id", "sample", "token_ids", "text").equals(
@@ -330,13 +326,13 @@ def policy_samples(study, tmp_path_factory):
     run = folder / "run.json"
     run.write_text(json.dumps({"kind": "adapter", "steps": {"0": 0, "0.5": 4, "1": 8}}))
     output, own = folder / "samples.parquet", OwnSamples(milestones=4)
-    arguments = {"prompt": PROMPT, "sampling": FEW, "rewards": WEIGHTS, "base": BASE, "own": own, "in_domain": "memes"}
+    arguments = {"prompt": PROMPT, "sampling": FEW, "base": BASE, "own": own, "in_domain": "memes"}
     questions = {"memes": "hateful", "other": "harmful"}
     sample_policy.main(
         splits, root / "model", milestones, run, output, "sft", "1", "1-of-1", questions=questions,
         fractions=[0, 0.5, 1], threads=1, work=folder / "work", **arguments,
     )  # fmt: skip
-    return tables.read(output, "samples")
+    return tables.read(output, "drawn")
 
 
 def test_policy_answers_a_choice_of_val_at_milestones_and_everything_at_the_end(policy_samples):

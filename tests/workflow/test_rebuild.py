@@ -69,6 +69,12 @@ def test_a_prompt_rebuilds_sampling_and_everything_after(copied):
     assert planned(copied) == everything
 
 
+def test_a_reward_weight_grades_anew_and_draws_nothing_from_the_base(copied):
+    edit_study(copied, lambda study: study.update(rewards={"format": 0.2, "accuracy": 0.8}))
+    jobs = planned(copied)
+    assert jobs["gather_samples"] == 4 and jobs["train_grpo"] == 1 and jobs["sample_base"] == 0
+
+
 def test_what_changes_no_result_rebuilds_nothing(copied):
     """A dataset nobody uses, a question nobody asks."""
 

@@ -52,6 +52,16 @@ def test_a_failing_job_says_why_in_the_terminal(project):
     assert re.search(r"^error: .*nowhere", done.stdout, re.MULTILINE)
 
 
+def test_data_shows_what_is_found_beside_what_is_missing(project):
+    study = yaml.safe_load((project / SMOKE).read_text())
+    study["datasets"]["away"] = {"reader": "harmeme", "root": "nowhere", "splits": {"test": "test"}}
+    change_study(project, datasets=study["datasets"], out_of_domain=["away"])
+    done = snakemake(project, "--cores", "1", "data", check=False)
+    assert done.returncode != 0
+    assert re.search(r"pictograms +│ train +│ +96 ", done.stdout)
+    assert "not found: datasets.away: nowhere; put the files there" in done.stdout
+
+
 def test_unmatched_methods_are_warned_about(project):
     study = yaml.safe_load((project / SMOKE).read_text())
     study["methods"]["sft"]["adapter"] = {"r": 8}

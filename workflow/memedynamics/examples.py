@@ -33,7 +33,7 @@ def training_rows(
     if rows.is_empty():
         raise InputError(
             f"preferences: no pair among {len(data)} training prompts; check the base model's answers in samples/base, "
-            "draw more samples a prompt, or set train_prompts: all for GRPO"
+            "or draw more samples a prompt"
         )
     contents = [user_text(prompt, question, text) for text in rows["text"]]
     return rows.with_columns(content=pl.Series(contents, dtype=pl.String))

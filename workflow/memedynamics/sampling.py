@@ -1,4 +1,4 @@
-"""Responses drawn from a policy, graded, with the probability of the answer: the rows of schema `samples`.
+"""Responses drawn from a policy, with the probability of the answer: the rows of schema `drawn`.
 
 Each prompt is prefilled once for its K responses. The noise comes from `memedynamics.noise`, so a response depends on
 the policy, its prompt and its own name only, never on shards or order; batches are cut at fixed ids, since in
@@ -13,7 +13,7 @@ import polars as pl
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from memedynamics import answers, batching, rewards, vlm
+from memedynamics import answers, batching, vlm
 from memedynamics.config import OwnSamples, Sampling
 from memedynamics.decoding import Response, respond
 from memedynamics.images import open_image
@@ -42,15 +42,12 @@ class Sampler(NamedTuple):
     labels: answers.Labels
     ends: set[int]
     sampling: Sampling
-    weights: dict[str, float]  # of the rewards
 
 
-def sampler(
-    model: PreTrainedModel, processor: ProcessorMixin, prompt: Prompt, sampling: Sampling, weights: dict[str, float]
-) -> Sampler:
-    """A sampler of `model`, whose responses `weights` of the study's rewards grade."""
+def sampler(model: PreTrainedModel, processor: ProcessorMixin, prompt: Prompt, sampling: Sampling) -> Sampler:
+    """A sampler of `model`."""
     labels, ends = answers.Labels(processor.tokenizer, prompt), vlm.end_token_ids(model, processor)
-    return Sampler(model, processor, prompt, labels, ends, sampling, weights)
+    return Sampler(model, processor, prompt, labels, ends, sampling)
 
 
 def base_batches(memes: pl.DataFrame, batch_size: int, shard: str) -> list[Batch]:
@@ -102,15 +99,15 @@ def finish(sampler: Sampler, batch: Batch, questions: Mapping[str, str], parts: 
 
 
 def draw(sampler: Sampler, memes: pl.DataFrame, question: str, fraction: float) -> pl.DataFrame:
-    """`sampling.num_samples` graded responses to each of `memes` (schema `data`), as rows of schema `samples`."""
+    """`sampling.num_samples` responses to each of `memes` (schema `data`), as rows of schema `drawn`."""
     sampling, count = sampler.sampling, sampler.sampling.num_samples
     contents = [user_text(sampler.prompt, question, text) for text in memes["text"]]
     inputs = vlm.encode(sampler.processor, contents, [open_image(path) for path in memes["image"]])
-    rows = memes.select("dataset", "split", "id", "label", "text").select(pl.all().repeat_by(count).list.explode())
+    rows = memes.select("dataset", "split", "id").select(pl.all().repeat_by(count).list.explode())
     rows = rows.with_columns(sample=pl.int_range(pl.len(), dtype=pl.Int16) % count, fraction=pl.lit(fraction))
     prefix = prefill(sampler.model, inputs).repeat(count)
     responses = respond(sampler.model, prefix, noise(rows, sampling), sampler.ends, sampling.temperature)
-    return graded(rows, responses, sampler).hstack(decided(responses, prefix, sampler))
+    return rows.hstack(written(responses, sampler)).hstack(decided(responses, prefix, sampler))
 
 
 def noise(rows: pl.DataFrame, sampling: Sampling) -> np.ndarray:
@@ -119,28 +116,19 @@ def noise(rows: pl.DataFrame, sampling: Sampling) -> np.ndarray:
     return np.stack([uniforms(sampling.seed, *name, sampling.max_new_tokens) for name in names])
 
 
-def graded(rows: pl.DataFrame, responses: Sequence[Response], sampler: Sampler) -> pl.DataFrame:
-    """`rows` (with label and the meme's text) with the responses to them and their grades.
-
-    Columns of schema `samples` up to reward.
-    """
-    labels, tokenizer = rows["label"].to_list(), sampler.processor.tokenizer
+def written(responses: Sequence[Response], sampler: Sampler) -> pl.DataFrame:
+    """token_ids, text, finish_reason and logp of each response."""
+    tokenizer = sampler.processor.tokenizer
     own = [r.token_ids[:-1] if r.finish_reason == "stop" else r.token_ids for r in responses]
     texts = [tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) for ids in own]
-    grades = [rewards.grade(text, label, sampler.prompt) for text, label in zip(texts, labels, strict=True)]
-    given = {name: rows[name].to_list() for name in rewards.COLUMNS}
-    reward = rewards.total(texts, sampler.weights, sampler.prompt, **given)
-    columns = pl.DataFrame(
+    return pl.DataFrame(
         {
             "token_ids": pl.Series([r.token_ids for r in responses], dtype=pl.List(pl.Int32)),
             "text": texts,
             "finish_reason": [r.finish_reason for r in responses],
             "logp": [r.logp for r in responses],
-            **{name: [getattr(grade, name) for grade in grades] for name in ("answer", "format_ok", "correct")},
-            "reward": pl.Series(reward, dtype=pl.Float64),
         }
     )
-    return rows.drop("label", "text").hstack(columns)
 
 
 @torch.inference_mode()

@@ -45,6 +45,17 @@ _decision = [
     field("label_mass", pa.float64(), "P(Yes) + P(No) at the answer", "1"),
 ]
 _forced = field("forced", pa.bool_(), "the response had no answer block: a canonical answer header was appended")
+_drawn = [
+    _fraction,
+    *_meme,
+    _sample,
+    _tokens,
+    field("text", pa.string(), "the response without its end token"),
+    field("finish_reason", CATEGORY, "stop (end token drawn) or length (cut at max_new_tokens)"),
+    _logp,
+    *_decision,
+    _forced,
+]
 
 SCHEMAS: dict[str, pa.Schema] = {
     "data": pa.schema(
@@ -82,23 +93,9 @@ SCHEMAS: dict[str, pa.Schema] = {
             field("unit", pa.string(), "unit of the value"),
         ]
     ),
+    "drawn": pa.schema([_study, *_drawn]),
     "samples": pa.schema(
-        [
-            _study,
-            _fraction,
-            *_meme,
-            _sample,
-            _tokens,
-            field("text", pa.string(), "the response without its end token"),
-            field("finish_reason", CATEGORY, "stop (end token drawn) or length (cut at max_new_tokens)"),
-            _logp,
-            field("answer", CATEGORY, "yes, no or invalid"),
-            _format_ok,
-            _correct,
-            _reward,
-            *_decision,
-            _forced,
-        ]
+        [_study, *_drawn, field("answer", CATEGORY, "yes, no or invalid"), _format_ok, _correct, _reward]
     ),
     "preferences": pa.schema(
         [

@@ -1,4 +1,4 @@
-"""A run's own responses, graded: to some val memes at every milestone, to all held-out memes at the last one.
+"""A run's own responses: to some val memes at every milestone, to all held-out memes at the last one.
 
 Fraction 0 is not sampled: there a run that starts at the base answers as the base does.
 """
@@ -31,7 +31,6 @@ def main(
     prompt: Prompt,
     questions: dict[str, str],
     sampling: Sampling,
-    rewards: dict[str, float],
     own: OwnSamples,
     fractions: list[float],
     in_domain: str,
@@ -44,14 +43,14 @@ def main(
     saved = [fraction for fraction in fractions if fraction and label(fraction) in record["steps"]]
     memes = [frame for frame in (tables.read(path, "data") for path in data) if len(frame)]
     batches = shard(drawing.policy_batches(memes, own, sampling, saved, in_domain), scatteritem)
-    parts = Parts(work, "samples")
+    parts = Parts(work, "drawn")
     left = [batch for batch in batches if not parts.done(batch.key)]
     if left:
         choose = policies.load(model, base, record["kind"], milestones, saved)
         processor = vlm.load_processor(model)
         for batch in progress(left, f"sample {method} seed {seed}"):
             policy = choose(label(batch.fraction))
-            drawing.finish(drawing.sampler(policy, processor, prompt, sampling, rewards), batch, questions, parts)
+            drawing.finish(drawing.sampler(policy, processor, prompt, sampling), batch, questions, parts)
     parts.merge([batch.key for batch in batches], samples)
 
 

@@ -47,8 +47,19 @@ def source_files(source: Dataset) -> list[Path]:
 
     One that is missing is left to `rows`, which says what to do; a rule's absent input would only be named.
     """
+    return [path for path in _listed(source) if path.is_file()]
+
+
+def missing_files(source: Dataset) -> list[Path]:
+    """The annotation files of `source` that are not there; its folder alone where that is missing."""
+    if source.root is not None and not source.root.is_dir():
+        return [source.root]
+    return [path for path in _listed(source) if not path.exists()]
+
+
+def _listed(source: Dataset) -> list[Path]:
     found = [path for name in splits(source).values() for path in READERS[source.reader].files(source, name)]
-    return [path for path in dict.fromkeys(found) if path.is_file()]
+    return list(dict.fromkeys(found))
 
 
 def expected_rows(source: Dataset) -> dict[str, int | None]:
