@@ -56,10 +56,28 @@ def frames(paths: Iterable[Path], name: str, columns: list[str]) -> pl.DataFrame
     """The tables of schema `name` at `paths` (files or folders), stacked, with columns method and seed."""
     stacked = []
     for (method, seed), found in by_run(paths).items():
-        frame = tables.read_all(found, name, columns)
-        _refuse_empty(len(frame), found)
-        stacked.append(labelled(frame, method, seed))
+        parts = [finite(tables.read(path, name, columns), path) for path in _of_this_study(found)]
+        _refuse_empty(sum(map(len, parts)), found)
+        stacked.append(labelled(pl.concat(parts), method, seed))
     return pl.concat(stacked)
+
+
+def finite(frame: pl.DataFrame, where: Path | str) -> pl.DataFrame:
+    """`frame` itself. Raises InputError naming `where` and the column that holds NaN or infinite values."""
+    for column in frame.select(cs.float()):
+        if count := int((~column.is_finite()).sum()):
+            name = f"{where}, column {column.name}"
+            raise InputError(f"{name}: {count} values are NaN or infinite; delete it and run again")
+    return frame
+
+
+def _of_this_study(paths: Iterable[Path]) -> list[Path]:
+    """`paths` themselves; InputError where one says that it was written for another study."""
+    paths, own = list(paths), tables.provenance.get("study")
+    for path in paths if own else []:
+        if (found := tables.source(path).get("study", own)) != own:
+            raise InputError(f"{path}: belongs to study {found!r}, not to {own!r}; delete it and run again")
+    return paths
 
 
 def _refuse_empty(rows: int, paths: Sequence[Path]) -> None:
@@ -116,6 +134,6 @@ def finish(rows: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
 
 def scan(paths: Iterable[Path], name: str) -> pl.LazyFrame:
     """The tables of schema `name` at `paths`, lazily, categories as strings: for tables larger than memory."""
-    paths = list(paths)
+    paths = _of_this_study(paths)
     _refuse_empty(sum(len(tables.read(path, name, columns=["study"])) for path in paths), paths)
     return pl.scan_parquet(paths).with_columns(cs.categorical().cast(pl.String))

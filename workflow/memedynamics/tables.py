@@ -222,6 +222,11 @@ SCHEMAS["kl"] = analysis_schema(
     field("span", CATEGORY, "all, format, rationale, answer or end"),
     field("versus", CATEGORY, "noise floor's other side: other code path, other seed", null=True),
 )
+SCHEMAS["likelihood"] = analysis_schema(
+    field("text", CATEGORY, "chosen, rejected, pair (both), or a text beside them: correct_other, other_image, …"),
+    field("pair_type", CATEGORY, "wrong_answer, bad_format or all: how the rejected response fails"),
+    field("versus", CATEGORY, "the other method of a paired comparison", null=True),
+)
 
 
 def conform(table: pa.Table | pl.DataFrame, name: str) -> pa.Table:
@@ -312,5 +317,9 @@ def read_all(paths: Iterable[Path], name: str, columns: list[str] | None = None)
 
 
 def source(path: Path) -> dict[str, object]:
-    """The provenance that the table at `path` carries."""
-    return json.loads((pq.read_schema(path).metadata or {}).get(b"memedynamics", b"{}"))
+    """The provenance that the table at `path` carries; empty where it has none or is no whole table."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowInvalid, OSError):
+        return {}
+    return json.loads(metadata.get(b"memedynamics", b"{}"))
