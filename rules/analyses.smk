@@ -1,3 +1,9 @@
+rule analyses:
+    input:
+        collect(f"{ROOT}/analyses/{{name}}.parquet", name=ANALYSES),
+    localrule: True
+
+
 # Inputs are unnamed: they are too many for one command line, so scripts are told the folders that hold them.
 rule accuracy:
     input:
@@ -29,10 +35,3 @@ use rule accuracy as kl with:
         f"{ROOT}/benchmarks/kl.tsv"
     params:
         **task("kl", cfg={"resamples": STUDY.resamples}, **FOLDERS),
-
-
-rule analyses:
-    input:
-        rules.accuracy.output.table,
-        rules.kl.output.table,
-    localrule: True

@@ -147,6 +147,7 @@ PREFETCH = {
 DEMO_DATA = {"train": f"{ROOT}/data/{IN_DOMAIN}/train.parquet"} if STUDY.base_model.source == "demo" else {}
 LAUNCH = "accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
 PLAN = {"study": plain(FULL), "splits": SPLITS}
+ANALYSES = ["accuracy", "kl"]
 # Where analyses find what they reduce; `ANALYSED` are the same files one by one.
 SCORED = ["base/seed0", *RUN_NAMES]
 FOLDERS = {

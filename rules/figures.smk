@@ -1,3 +1,9 @@
+rule figures:
+    input:
+        collect(f"{ROOT}/figures/{{name}}.html", name=ANALYSES),
+    localrule: True
+
+
 rule figure_accuracy:
     input:
         table=rules.accuracy.output.table,
@@ -26,10 +32,3 @@ use rule figure_accuracy as figure_kl with:
         f"{ROOT}/logs/figures/kl.log",
     params:
         **task("figure_kl", cfg={"notes": UNMATCHED}),
-
-
-rule figures:
-    input:
-        rules.figure_accuracy.output.figure,
-        rules.figure_kl.output.figure,
-    localrule: True

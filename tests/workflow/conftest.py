@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parents[2]
-TREE = ("Snakefile", "rules", "workflow", "config", "envs", "slurm", "workstation", "tests")
+TREE = ("Snakefile", "rules", "workflow", "config", "envs", "slurm", "workstation", "tests", "docs")
 SMOKE = "tests/workflow/smoke.yaml"
 
 

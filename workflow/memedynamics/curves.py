@@ -110,6 +110,23 @@ def evaluate_auroc(
     return Estimate(np.array(values), np.stack(replicates, axis=1), "1")
 
 
+def levels(
+    frame: pl.DataFrame, prompts: pl.DataFrame, columns: Sequence[str], statistics: Statistics, resamples: int
+) -> list[dict]:
+    """One row a split, curve and statistic: the whole way for an analysis that compares nothing.
+
+    `frame`: CURVE, MEME and `columns`, the first of which is `present` (1.0); one row a curve and prompt.
+    """
+    rows: list[dict] = []
+    for part in by_split(frame):
+        memes, who, views = place(part, prompts, columns)
+        index = [views.add(curve) for curve in range(len(who))]
+        estimates = evaluate(views, columns, statistics, *resampling(memes, resamples))
+        keys = [{"dataset": memes["dataset"][0], "split": memes["split"][0], **curve} for curve in who]
+        rows += level_rows(keys, views, index, estimates)
+    return rows
+
+
 def level_rows(keys: Sequence[dict], views: Views, index: Sequence[int], estimates: dict[str, Estimate]) -> list[dict]:
     """One row a key and statistic: `keys[i]` describes view `index[i]`."""
     rows = []
