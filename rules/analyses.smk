@@ -21,7 +21,7 @@ rule accuracy:
         mem_mb=grows(8000),
         runtime=grows(60),
     params:
-        **task("accuracy", cfg={"resamples": STUDY.resamples, "in_domain": IN_DOMAIN}, **FOLDERS),
+        **task("accuracy", cfg=BOOTSTRAP, **FOLDERS),
     shell:
         "python {params.script} {params.job:q} > {log} 2>&1"
 
@@ -35,3 +35,125 @@ use rule accuracy as kl with:
         f"{ROOT}/benchmarks/kl.tsv"
     params:
         **task("kl", cfg={"resamples": STUDY.resamples}, **FOLDERS),
+
+
+use rule accuracy as likelihood with:
+    input:
+        ANALYSED,
+        probes=rules.build_probes.output.probes,
+    output:
+        table=f"{ROOT}/analyses/likelihood.parquet",
+    log:
+        f"{ROOT}/logs/likelihood.log",
+    benchmark:
+        f"{ROOT}/benchmarks/likelihood.tsv"
+    params:
+        **task("likelihood", cfg=LIKELIHOOD, **FOLDERS),
+
+
+use rule accuracy as rewards with:
+    input:
+        ANALYSED,
+        HISTORIES,
+        ROLLOUTS,
+        preferences=rules.build_preferences.output.preferences,
+    output:
+        table=f"{ROOT}/analyses/rewards.parquet",
+    log:
+        f"{ROOT}/logs/rewards.log",
+    benchmark:
+        f"{ROOT}/benchmarks/rewards.tsv"
+    params:
+        **task("rewards", cfg=REWARDS, histories=HISTORIES, rollouts=ROLLOUTS, **FOLDERS),
+
+
+use rule accuracy as spectrum with:
+    input:
+        extracts=collect(rules.extract_spectrum.output.extract, zip, **BY_RUN),
+        bases=collect(rules.extract_spectrum.output.bases, zip, **BY_RUN),
+        runs=FOLDERS["runs"],
+    output:
+        table=f"{ROOT}/analyses/spectrum.parquet",
+    log:
+        f"{ROOT}/logs/spectrum.log",
+    benchmark:
+        f"{ROOT}/benchmarks/spectrum.tsv"
+    params:
+        **task("spectrum", cfg={"resamples": STUDY.resamples}),
+
+
+use rule accuracy as sharpe with:
+    input:
+        extracts=[f"{ROOT}/extracts/sharpe/{name}.parquet" for name in SCORED],
+        signals=[f"{ROOT}/extracts/signal/{name}.parquet" for name in SCORED],
+        runs=FOLDERS["runs"],
+        data=FOLDERS["data"],
+    output:
+        table=f"{ROOT}/analyses/sharpe.parquet",
+    log:
+        f"{ROOT}/logs/sharpe.log",
+    benchmark:
+        f"{ROOT}/benchmarks/sharpe.tsv"
+    params:
+        **task("sharpe", cfg=BOOTSTRAP),
+
+
+use rule accuracy as attention with:
+    input:
+        extracts=[f"{ROOT}/extracts/attention/{name}.parquet" for name in SCORED],
+        runs=FOLDERS["runs"],
+        data=FOLDERS["data"],
+    output:
+        table=f"{ROOT}/analyses/attention.parquet",
+    log:
+        f"{ROOT}/logs/attention.log",
+    benchmark:
+        f"{ROOT}/benchmarks/attention.tsv"
+    params:
+        **task("attention", cfg={"resamples": STUDY.resamples}),
+
+
+use rule accuracy as gradients with:
+    input:
+        extracts=[f"{ROOT}/extracts/gradients/{name}.parquet" for name in SCORED],
+        runs=FOLDERS["runs"],
+        data=FOLDERS["data"],
+    output:
+        table=f"{ROOT}/analyses/gradients.parquet",
+    log:
+        f"{ROOT}/logs/gradients.log",
+    benchmark:
+        f"{ROOT}/benchmarks/gradients.tsv"
+    params:
+        **task("gradients", cfg={"resamples": STUDY.resamples}),
+
+
+use rule accuracy as entropy with:
+    output:
+        table=f"{ROOT}/analyses/entropy.parquet",
+    log:
+        f"{ROOT}/logs/entropy.log",
+    benchmark:
+        f"{ROOT}/benchmarks/entropy.tsv"
+    params:
+        **task("entropy", cfg={"resamples": STUDY.resamples}, **FOLDERS),
+
+
+use rule accuracy as summary with:
+    input:
+        ANALYSED,
+        accuracy=rules.accuracy.output.table,
+        kl=rules.kl.output.table,
+        likelihood=rules.likelihood.output.table,
+        spectrum=rules.spectrum.output.table,
+        sharpe=rules.sharpe.output.table,
+        attention=rules.attention.output.table,
+        entropy=rules.entropy.output.table,
+    output:
+        table=f"{ROOT}/analyses/summary.parquet",
+    log:
+        f"{ROOT}/logs/summary.log",
+    benchmark:
+        f"{ROOT}/benchmarks/summary.tsv"
+    params:
+        **task("summary", cfg={**BOOTSTRAP, "kinds": KINDS}, **FOLDERS),

@@ -11,6 +11,7 @@ from memedynamics import environment, readers
 from memedynamics.errors import InputError
 from memedynamics.failures import print_failures
 from memedynamics.fingerprint import fingerprint, user_files
+from memedynamics.methods import ON_POLICY
 from memedynamics.milestones import label
 from memedynamics.prompts import load_prompt
 from memedynamics.study import TRIAL_ROWS, check_questions, load_study, plain, warnings_of
@@ -42,6 +43,9 @@ RUN_NAMES = [f"{method}/seed{seed}" for method, seed in RUNS]
 scattergather:
     sample=STUDY.sampling.shards,
     score=STUDY.scoring.shards,
+
+
+ANY_METHOD = "|".join(STUDY.methods)
 
 
 wildcard_constraints:
@@ -111,6 +115,12 @@ def grows(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
+def trainer_argument(kinds, name, default):
+    """A trainer argument of every method of these kinds, by method."""
+    of_kind = {method: given for method, given in STUDY.methods.items() if given.kind in kinds}
+    return {method: {**STUDY.training, **given.args}.get(name, default) for method, given in of_kind.items()}
+
+
 def one_of(*kinds):
     """Pattern of the methods of these kinds; matches nothing where the study has none."""
     return "|".join(name for name, method in STUDY.methods.items() if method.kind in kinds) or "(?!)"
@@ -139,6 +149,29 @@ SCORE = {
 }
 MISSING = {name: [str(f) for f in files] for name in USED if (files := readers.missing_files(STUDY.datasets[name]))}
 FOUND = [name for name in USED if name not in MISSING]
+BETAS = {method: float(beta) for method, beta in trainer_argument(["dpo"], "beta", 0.1).items()}
+GROUPS = {method: int(size) for method, size in trainer_argument(ON_POLICY, "num_generations", 8).items()}
+BOOTSTRAP = {"resamples": STUDY.resamples, "in_domain": IN_DOMAIN}
+LIKELIHOOD = {"resamples": STUDY.resamples, "beta": BETAS, "pair_rule": STUDY.preferences.rule}
+REWARDS = {**BOOTSTRAP, "groups": GROUPS}
+EXTRACT = {**ASKING, "questions": QUESTIONS}
+ATTENTION = {**EXTRACT, "settings": plain(STUDY.attention), "sampling": DRAWING["sampling"]}
+SHARPE = {**EXTRACT, "settings": plain(STUDY.sharpe), "adapter": plain(STUDY.adapter), "in_domain": IN_DOMAIN}
+GRADIENTS = {
+    **without(SHARPE, "settings"),
+    "settings": plain(STUDY.gradients),
+    "sampling": DRAWING["sampling"],
+    "beta": next(iter(BETAS.values()), 0.1),
+    "group": next(iter(GROUPS.values()), 8),
+}
+PROBES = {"sizes": plain(STUDY.probes), "in_domain": IN_DOMAIN}
+GREEDY = {**DRAWING, **PROBES, "question": QUESTIONS[IN_DOMAIN]}
+TEXTS = {**PROBES, **GRADING, "pair_rule": STUDY.preferences.rule}
+KINDS = {method: given.kind for method, given in STUDY.methods.items()}
+# The base's decomposition covers every layer that a run may have changed.
+ATTENTION_ALONE = all(getattr(method, "adapter", None) is None for method in STUDY.methods.values())
+ATTENTION_ALONE &= STUDY.adapter.layers == "attention" and "external" not in KINDS.values()
+ADAPTED = "attention" if ATTENTION_ALONE else "all"
 PREFETCH = {
     "source": plain(STUDY.base_model),
     "datasets": {name: plain(STUDY.datasets[name]) for name in USED},
@@ -147,7 +180,9 @@ PREFETCH = {
 DEMO_DATA = {"train": f"{ROOT}/data/{IN_DOMAIN}/train.parquet"} if STUDY.base_model.source == "demo" else {}
 LAUNCH = "accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
 PLAN = {"study": plain(FULL), "splits": SPLITS}
-ANALYSES = ["accuracy", "kl"]
+ANALYSES = [
+    "accuracy", "kl", "likelihood", "rewards", "spectrum", "sharpe", "attention", "entropy", "gradients", "summary",
+]
 # Where analyses find what they reduce; `ANALYSED` are the same files one by one.
 SCORED = ["base/seed0", *RUN_NAMES]
 FOLDERS = {
@@ -158,6 +193,8 @@ FOLDERS = {
     "runs": [f"{ROOT}/runs/{name}/run.json" for name in RUN_NAMES],
     "data": [f"{ROOT}/data/{dataset}/{split}.parquet" for dataset, split in SPLITS],
 }
+HISTORIES = [f"{ROOT}/runs/{name}/history.parquet" for name in RUN_NAMES]
+ROLLOUTS = [f"{ROOT}/runs/{name}/rollouts.parquet" for name in RUN_NAMES]
 SHARDS = [f"{i}-of-{STUDY.scoring.shards}" for i in range(1, STUDY.scoring.shards + 1)]
 ANALYSED = [
     *[f"{folder}/{shard}.parquet" for folder in FOLDERS["traces"] + FOLDERS["responses"] for shard in SHARDS],
@@ -197,14 +234,15 @@ def external_cfg(wildcards):
 
 
 def preflight_cfg(wildcards):
-    """What preflight is told; only GRPO draws responses and grades them."""
+    """What preflight is told; only methods that learn on-policy draw responses and grade them."""
     method = STUDY.methods[wildcards.method]
-    drawing = {"sampling": LIKE_BASE, "rewards": STUDY.rewards} if method.kind == "grpo" else {}
-    matched = {"training": STUDY.training, "adapter": plain(STUDY.adapter), **TRAINED_ON}
-    return {"method": plain(method), "base": ASKING["base"], **matched, **drawing}
+    drawing = {"sampling": LIKE_BASE, "rewards": STUDY.rewards} if method.kind in ON_POLICY else {}
+    matched = {"base": ASKING["base"], "adapter": plain(STUDY.adapter), "training": STUDY.training, **TRAINED_ON}
+    return {"method": plain(method), "matched": matched, **drawing}
 
 
 def train_cfg(wildcards):
     """What a training is told."""
-    prompts = {"train_prompts": STUDY.train_prompts} if STUDY.methods[wildcards.method].kind == "grpo" else {}
+    on_policy = STUDY.methods[wildcards.method].kind in ON_POLICY
+    prompts = {"train_prompts": STUDY.train_prompts} if on_policy else {}
     return {**preflight_cfg(wildcards), **prompts, "fractions": FRACTIONS}

@@ -32,3 +32,91 @@ use rule figure_accuracy as figure_kl with:
         f"{ROOT}/logs/figures/kl.log",
     params:
         **task("figure_kl", cfg={"notes": UNMATCHED}),
+
+
+use rule figure_accuracy as figure_likelihood with:
+    input:
+        table=rules.likelihood.output.table,
+    output:
+        figure=f"{ROOT}/figures/likelihood.html",
+    log:
+        f"{ROOT}/logs/figures/likelihood.log",
+    params:
+        **task("figure_likelihood", cfg={"notes": UNMATCHED}),
+
+
+use rule figure_accuracy as figure_rewards with:
+    input:
+        table=rules.rewards.output.table,
+    output:
+        figure=f"{ROOT}/figures/rewards.html",
+    log:
+        f"{ROOT}/logs/figures/rewards.log",
+    params:
+        **task("figure_rewards", cfg={"notes": UNMATCHED}),
+
+
+use rule figure_accuracy as figure_spectrum with:
+    input:
+        table=rules.spectrum.output.table,
+    output:
+        figure=f"{ROOT}/figures/spectrum.html",
+    log:
+        f"{ROOT}/logs/figures/spectrum.log",
+    params:
+        **task("figure_spectrum", cfg={"notes": UNMATCHED}),
+
+
+use rule figure_accuracy as figure_sharpe with:
+    input:
+        table=rules.sharpe.output.table,
+    output:
+        figure=f"{ROOT}/figures/sharpe.html",
+    log:
+        f"{ROOT}/logs/figures/sharpe.log",
+    params:
+        **task("figure_sharpe", cfg={"notes": UNMATCHED}),
+
+
+use rule figure_accuracy as figure_attention with:
+    input:
+        table=rules.attention.output.table,
+    output:
+        figure=f"{ROOT}/figures/attention.html",
+    log:
+        f"{ROOT}/logs/figures/attention.log",
+    params:
+        **task("figure_attention", cfg={"notes": UNMATCHED}),
+
+
+use rule figure_accuracy as figure_entropy with:
+    input:
+        table=rules.entropy.output.table,
+    output:
+        figure=f"{ROOT}/figures/entropy.html",
+    log:
+        f"{ROOT}/logs/figures/entropy.log",
+    params:
+        **task("figure_entropy", cfg={"notes": UNMATCHED}),
+
+
+use rule figure_accuracy as figure_gradients with:
+    input:
+        table=rules.gradients.output.table,
+    output:
+        figure=f"{ROOT}/figures/gradients.html",
+    log:
+        f"{ROOT}/logs/figures/gradients.log",
+    params:
+        **task("figure_gradients", cfg={"notes": UNMATCHED}),
+
+
+use rule figure_accuracy as figure_summary with:
+    input:
+        table=rules.summary.output.table,
+    output:
+        figure=f"{ROOT}/figures/summary.html",
+    log:
+        f"{ROOT}/logs/figures/summary.log",
+    params:
+        **task("figure_summary", cfg={"notes": UNMATCHED}),

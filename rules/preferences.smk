@@ -21,8 +21,33 @@ rule build_preferences:
         "python {params.script} {params.job:q} > {log} 2>&1"
 
 
+rule greedy_base:
+    input:
+        data=f"{ROOT}/data/{IN_DOMAIN}/val.parquet",
+        model=rules.base_model.output.model,
+    output:
+        samples=f"{ROOT}/drawn/greedy.parquet",
+    log:
+        f"{ROOT}/logs/greedy_base.log",
+    benchmark:
+        f"{ROOT}/benchmarks/greedy_base.tsv"
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=grows(32000),
+        runtime=grows(120),
+    params:
+        **task("greedy_base", cfg=GREEDY),
+    shell:
+        "python {params.script} {params.job:q} > {log} 2>&1"
+
+
 rule build_probes:
     input:
+        greedy=rules.greedy_base.output.samples,
+        model=rules.base_model.output.model,
         samples=[f"{ROOT}/samples/base/{dataset}/{split}.parquet" for dataset, split in PROBED],
         data=[f"{ROOT}/data/{dataset}/{split}.parquet" for dataset, split in PROBED],
     output:
@@ -36,6 +61,6 @@ rule build_probes:
         mem_mb=grows(4000),
         runtime=grows(30),
     params:
-        **task("build_probes", cfg={"sizes": plain(STUDY.probes), "in_domain": IN_DOMAIN}),
+        **task("build_probes", cfg=TEXTS),
     shell:
         "python {params.script} {params.job:q} > {log} 2>&1"

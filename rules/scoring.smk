@@ -39,6 +39,6 @@ use rule score_base as score with:
     benchmark:
         f"{ROOT}/benchmarks/score/{{method}}/seed{{seed}}/{{scatteritem}}.tsv"
     wildcard_constraints:
-        method=one_of("sft", "dpo", "grpo", "external"),
+        method=ANY_METHOD,
     params:
         **task("score", cfg=SCORE),

@@ -67,6 +67,23 @@ use rule train_sft as train_grpo with:
         **task("train_grpo", cfg=train_cfg),
 
 
+use rule train_sft as train_em with:
+    wildcard_constraints:
+        method=one_of("em"),
+    params:
+        **task("train_em", cfg=train_cfg),
+
+
+use rule train_sft as train_rft with:
+    input:
+        **rules.train_sft.input,
+        samples=f"{ROOT}/samples/base/{IN_DOMAIN}/train.parquet",
+    wildcard_constraints:
+        method=one_of("rft"),
+    params:
+        **task("train_rft", cfg=train_cfg),
+
+
 rule import_external:
     input:
         external_files,

@@ -147,6 +147,7 @@ def responses(
         label_mass=pl.lit(0.98),
         forced=pl.Series(rng.random(len(frame)) < 0.1),
         ches=pl.lit(None, pl.Float64),
+        ches_normalised=pl.lit(None, pl.Float64),
     )
 
 

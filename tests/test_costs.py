@@ -6,7 +6,7 @@ import pytest
 
 from memedynamics import costs
 from memedynamics.costs import Cost
-from memedynamics.plan import Load
+from memedynamics.loads import Load
 
 
 def timings(folder, *jobs):

@@ -23,7 +23,7 @@ from memedynamics.grading import graded
 from memedynamics.vlm import load_model, load_processor
 from tiny_study import PROMPT, REWARDS
 
-KINDS = ("sft", "dpo", "grpo")
+KINDS = ("sft", "dpo", "grpo", "rft", "em")
 COMMON = {"sampled", "scored", "adapter_off", "prompts", "reloaded", "merged"}
 SAMPLING = Sampling(num_samples=2, max_new_tokens=12, batch_size=4)
 
@@ -41,7 +41,9 @@ def write_samples(folder: Path, family: str, dtype: str = "float32") -> Path:
     sampler = drawing.sampler(model, processor, PROMPT, SAMPLING)
     memes = tables.read(folder / "data.parquet", "data")
     path = folder / f"samples_{family}_{dtype}.parquet"
-    tables.write(graded(drawing.draw(sampler, memes, "hateful", 0.0), memes, REWARDS, PROMPT), path, "samples")
+    samples = graded(drawing.draw(sampler, memes, "hateful", 0.0), memes, REWARDS, PROMPT)
+    # Random responses are never good, and rft trains on those that are.
+    tables.write(samples.with_columns(correct=pl.lit(True), format_ok=pl.lit(True)), path, "samples")
     return path
 
 
@@ -49,9 +51,9 @@ def preflight(kind: str, study: Path, work: Path, family: str = "qwen2_5_vl", **
     """Run the script in this process; `changed` are paths or settings instead of the study's. Returns the report."""
     given = {**tiny_study.inputs(study, family), "samples": study / f"samples_{family}_float32.parquet"}
     given |= {"report": work / "report.json", "work": work, "threads": 1, "rewards": REWARDS, "sampling": SAMPLING}
-    args = changed.pop("args", {})
-    settings = tiny_study.settings(kind, **args)
-    given |= {name: settings[name] for name in ("method", "training", "adapter", "base", "prompt", "question")}
+    settings = tiny_study.settings(kind, **changed.pop("args", {}))
+    shared = {name: changed.pop(name) for name in ("adapter", "base") if name in changed}
+    given |= {"method": settings["method"], "matched": settings["matched"].model_copy(update=shared)}
     tiny_study.script("preflight")(**{**given, **changed})
     return json.loads((work / "report.json").read_text())
 
@@ -59,7 +61,7 @@ def preflight(kind: str, study: Path, work: Path, family: str = "qwen2_5_vl", **
 @pytest.mark.parametrize("kind", KINDS)
 def test_everything_holds(kind: str, study: Path, tmp_path: Path) -> None:
     report = preflight(kind, study, tmp_path)
-    own = {"sft": set(), "dpo": {"dpo_margin", "dpo_loss"}, "grpo": {"grpo_kl"}}[kind]
+    own = {"dpo": {"dpo_margin", "dpo_loss"}, "grpo": {"grpo_kl"}, "em": {"em_entropy"}}.get(kind, set())
     assert set(report) == COMMON | own
     for name, found in report.items():
         assert found["ok"], name

@@ -2,7 +2,7 @@
 
 import pytest
 
-from memedynamics import plan
+from memedynamics import loads, plan
 from memedynamics.study import load_study
 
 
@@ -49,7 +49,7 @@ def test_loads_by_hand():
         }
     )
     rows = {("p", "train"): 100, ("p", "val"): 20, ("p", "test"): 20, ("q", "test"): 20}
-    found = {load.rule: load for load in plan.loads(study, rows, {"sft": plan.schedule(80, batch=8)})}
+    found = {load.rule: load for load in loads.planned(study, rows, {"sft": plan.schedule(80, batch=8)})}
     assert found["sample_base"].units == 160 * 4
     assert found["train sft"].units == 2 * 10 * 8
     # The end on 60 memes, and, of the 2 trained runs alone, the milestone between on 3: 4 samples each.

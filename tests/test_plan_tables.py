@@ -13,7 +13,7 @@ import tiny_models
 from memedynamics import checkpoints, plan_tables
 from memedynamics.config import Sampling
 from memedynamics.costs import Cost
-from memedynamics.plan import Load
+from memedynamics.loads import Load
 from memedynamics.study import load_study
 from tiny_study import script
 
@@ -86,7 +86,9 @@ def test_a_study_with_model_and_trial(planned, tmp_path):
     study = load("demo").model_copy(update={"sampling": Sampling(num_samples=8, shards=1)})
     Path("results/demo-trial").mkdir(parents=True)
     shutil.copytree(tiny_models.folder("qwen2_5_vl"), "results/demo/model")
-    loads = ["prepare_dataset", "sample_base", "preflight", "train sft", "train dpo", "train grpo", "sample_policy"]
+    loads = ["prepare_dataset", "sample_base", "preflight", "sample_policy"]
+    loads += [f"train {name}" for name in study.methods]
+    loads += [f"extract_{name}" for name in ("attention", "sharpe", "gradients", "spectrum")]
     cost = Cost(2, 1e6, 0.01, 10, 100)._asdict()
     Path("results/demo-trial/costs.json").write_text(json.dumps(dict.fromkeys([*loads, "score"], cost)))
     text = planned(study)

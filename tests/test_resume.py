@@ -19,14 +19,15 @@ from memedynamics import callbacks, runs, tables
 from memedynamics.errors import InputError
 from tiny_study import ROOT, outputs, train, write_study
 
-KINDS = ("sft", "dpo", "grpo")
+KINDS = ("sft", "dpo", "grpo", "em")
 # GRPO: completions are used for two steps, so it resumes at every second step alone; killed in its second epoch.
 ARGS = {
     "sft": {"num_train_epochs": 4, "save_steps": 2},
     "dpo": {"num_train_epochs": 4, "save_steps": 2},
     "grpo": {"save_steps": 3, "steps_per_generation": 2},
+    "em": {"save_steps": 3, "objective": "sequence"},
 }
-KILLED_AFTER = {"sft": 4, "dpo": 6, "grpo": 12}
+KILLED_AFTER = {"sft": 4, "dpo": 6, "grpo": 12, "em": 12}
 TIMED = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss")
 
 

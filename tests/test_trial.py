@@ -5,7 +5,7 @@ import json
 import polars as pl
 import pytest
 
-from memedynamics import costs, plan, trial
+from memedynamics import costs, loads, plan, trial
 from memedynamics.config import Dataset
 from memedynamics.study import load_study
 from tiny_study import script
@@ -92,8 +92,8 @@ FOLDERS = ("traces", "responses", "runs/sft", "samples/base", "data")
 def test_every_rule_of_the_plan_is_measured(root):
     """The plan's rules and the trial's have the same names."""
     schedules = {"sft": plan.schedule(64, 16), "grpo": plan.schedule(64, 64, group=8)}
-    loads = plan.loads(STUDY, {("p", "train"): 64, ("p", "val"): 64, ("p", "test"): 64}, schedules)
-    assert {load.rule for load in loads} == set(trial.measure(root, STUDY, {"sft": 16, "grpo": 64}))
+    found = loads.planned(STUDY, {("p", "train"): 64, ("p", "val"): 64, ("p", "test"): 64}, schedules)
+    assert {load.rule for load in found} == set(trial.measure(root, STUDY, {"sft": 16, "grpo": 64}))
 
 
 def test_an_empty_folder(tmp_path):

@@ -9,6 +9,7 @@ import polars as pl
 import tiny_models
 from memedynamics import tables
 from memedynamics.config import Adapter, BaseModelConfig, Sampling, TrainedMethod
+from memedynamics.methods import ON_POLICY, EntropyMinimisation, Matched
 from memedynamics.prompts import Prompt, load_prompt, user_text
 
 ROOT = Path(__file__).parent.parent
@@ -20,6 +21,8 @@ OWN = {
     "sft": {"learning_rate": 1e-2},
     "dpo": {"learning_rate": 1e-2},
     "grpo": {"learning_rate": 1e-2, "num_generations": 4},
+    "rft": {"learning_rate": 1e-2},
+    "em": {"learning_rate": 1e-2, "num_generations": 4},
 }
 
 
@@ -34,7 +37,10 @@ def response(answer: str, what: str = "cat") -> str:
 
 
 def write_study(folder: Path, num_memes: int = 24) -> Path:
-    """Write pictures, data.parquet and preferences.parquet into `folder`; every fourth meme gave no pair."""
+    """Write pictures, data.parquet, preferences.parquet and samples.parquet into `folder`.
+
+    Every fourth meme gave no pair. Meme i has 1 + i % 7 good samples of 8, and a correct one that breaks the format.
+    """
     ids, answers = [f"m{i:02d}" for i in range(num_memes)], ["No", "Yes"]
     for i, name in enumerate(ids):
         tiny_models.picture(i, 56 + 28 * (i % 2)).save(folder / f"{name}.png")
@@ -64,7 +70,34 @@ def write_study(folder: Path, num_memes: int = 24) -> Path:
         "num_correct": [1 + i % 7 for i in kept],
     }
     tables.write(pl.DataFrame(pairs), folder / "preferences.parquet", "preferences")
+    tables.write(samples(ids), folder / "samples.parquet", "samples")
     return folder
+
+
+def samples(ids: list[str], count: int = 8) -> pl.DataFrame:
+    """Base samples of the memes `ids`: the first are well-formed and right, the last right but badly formed."""
+    rows = [(i, k, k <= i % 7 or k == count - 1) for i in range(len(ids)) for k in range(count)]
+    texts = [response(["No", "Yes"][i % 2 if right else 1 - i % 2], f"cat {k}") for i, k, right in rows]
+    return pl.DataFrame(
+        {
+            "fraction": 0.0,
+            "dataset": "memes",
+            "split": "train",
+            "id": [ids[i] for i, _, _ in rows],
+            "sample": pl.Series([k for _, k, _ in rows], dtype=pl.Int16),
+            "token_ids": pl.Series([[5]] * len(rows), dtype=pl.List(pl.Int32)),
+            "text": texts,
+            "finish_reason": "stop",
+            "logp": -1.0,
+            "answer": "yes",
+            "format_ok": [k < count - 1 for _, k, _ in rows],
+            "correct": [right for *_, right in rows],
+            "reward": 0.0,
+            "p_hateful": 0.5,
+            "label_mass": 1.0,
+            "forced": False,
+        }
+    )
 
 
 def outputs(folder: Path) -> dict[str, Path]:
@@ -78,20 +111,33 @@ def outputs(folder: Path) -> dict[str, Path]:
     return {name: folder / file for name, file in names.items()}
 
 
-def settings(kind: str, seed: int = 1, **args: object) -> dict[str, object]:
-    """The `cfg` of a training job and its seed; `args` override the method's trainer arguments."""
-    common = {
-        "method": TrainedMethod(kind=kind, args={**OWN[kind], **args}),
-        "training": SHARED,
-        "adapter": Adapter(r=4),
-        "base": BaseModelConfig(source="tiny", dtype="float32"),
-        "prompt": PROMPT,
-        "question": "hateful",
-        "fractions": [0, 0.0625, 0.125, 0.5, 1],
-        "seed": seed,
+MATCHED = Matched(
+    training=SHARED,
+    adapter=Adapter(r=4),
+    base=BaseModelConfig(source="tiny", dtype="float32"),
+    prompt=PROMPT,
+    question="hateful",
+)
+
+
+def recipe(kind: str, **args: object) -> TrainedMethod:
+    """The method of `kind`; `args` are its trainer arguments, and em's own fields under their names.
+
+    Random completions never answer, so em's objective is the tokens' entropy unless another is named.
+    """
+    if kind != "em":
+        return TrainedMethod(kind=kind, args={**OWN[kind], **args})
+    own = {"objective": "token"} | {
+        name: args.pop(name) for name in ("objective", "prompts", "label_gated") if name in args
     }
+    return EntropyMinimisation(kind=kind, args={**OWN[kind], **args}, **own)
+
+
+def settings(kind: str, seed: int = 1, **args: object) -> dict[str, object]:
+    """The `cfg` of a training job and its seed; `args` as for `recipe`."""
+    common = {"method": recipe(kind, **args), "matched": MATCHED, "fractions": [0, 0.0625, 0.125, 0.5, 1], "seed": seed}
     own = {"rewards": REWARDS, "sampling": Sampling(max_new_tokens=8), "train_prompts": "paired"}
-    return {**common, **own} if kind == "grpo" else common
+    return {**common, **own} if kind in ON_POLICY else common
 
 
 def inputs(study: Path, family: str = "qwen2_5_vl") -> dict[str, Path]:
@@ -122,5 +168,6 @@ def train(
     """Run the training script of `kind` in this process, its outputs (returned) and its state in `run`."""
     run.mkdir(parents=True, exist_ok=True)
     where = {**inputs(study, family), **outputs(run), "work": run / "work", "threads": 1}
+    where |= {"samples": study / "samples.parquet"} if kind == "rft" else {}
     script(f"train_{kind}")(**where, **settings(kind, seed, **args))
     return outputs(run)

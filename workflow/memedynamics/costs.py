@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from memedynamics.plan import Load
+from memedynamics.loads import Load
 
 
 class Cost(NamedTuple):

@@ -1,5 +1,6 @@
 """Decoding: one response to each row of a prefix, every token drawn from softmax(logits / temperature), untruncated.
 
+At temperature 0 every token is the most likely one: the greedy path.
 Only the picture token is never drawn, as in TRL's GRPO: a whole sequence with one more of it than pictures is refused.
 Tokens are read off by inverse CDF from given uniform numbers. Keys are written in place behind the prompt's, and rows
 that have ended leave the batch.
@@ -33,7 +34,10 @@ class Response(NamedTuple):
 def respond(
     model: PreTrainedModel, prefix: Prefix, noise: np.ndarray, ends: Collection[int], temperature: float
 ) -> list[Response]:
-    """One response to each of the prefix's N rows, of at most L tokens, drawn with `noise` (N, L)."""
+    """One response to each of the prefix's N rows, of at most L tokens, drawn with `noise` (N, L).
+
+    At temperature 0 nothing is drawn and of `noise` only the shape counts.
+    """
     count, length = noise.shape
     device = prefix.rows.device
     uniform, stop = torch.from_numpy(noise).to(device), torch.tensor(sorted(ends), device=device)
@@ -44,7 +48,8 @@ def respond(
     for position in range(length):
         logits = vlm.project(model, decoding.hidden)
         possible = logits.index_fill(-1, picture, -torch.inf)
-        drawn = pick(possible / temperature, uniform[decoding.rows, position])
+        number = uniform[decoding.rows, position]
+        drawn = pick(possible / temperature, number) if temperature else possible.argmax(-1)
         tokens[decoding.rows, position] = drawn
         logp[decoding.rows, position] = logits.log_softmax(-1).gather(1, drawn[:, None])[:, 0].double()
         decoding.end(torch.isin(drawn, stop))

@@ -8,6 +8,7 @@ import functools
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import polars as pl
 from datasets import Dataset
 from PIL import Image
@@ -37,6 +38,23 @@ def training_rows(
         )
     contents = [user_text(prompt, question, text) for text in rows["text"]]
     return rows.with_columns(content=pl.Series(contents, dtype=pl.String))
+
+
+def correct_samples(rows: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
+    """`rows` with every correct, well-formed base sample of its prompt in place of `chosen`, one row a sample.
+
+    Rejection-sampling fine-tuning (Yuan et al., 2308.01825) with repeats kept: a prompt weighs as much as it is
+    answered correctly, so that a step follows the gradient of P(correct) under π0.
+    """
+    good = samples.filter("correct", "format_ok").select("id", "sample", chosen="text").sort("sample")
+    return rows.drop("chosen").join(good, on="id", maintain_order="left_right").drop("sample")
+
+
+def few(rows: pl.DataFrame, prompts: int | None, seed: int) -> pl.DataFrame:
+    """`prompts` of `rows`, drawn by `seed` and kept in their order; all where that is empty or there are no more."""
+    if prompts is None or prompts >= len(rows):
+        return rows
+    return rows[sorted(np.random.default_rng(seed).permutation(len(rows))[:prompts].tolist())]
 
 
 def dataset(kind: Literal["sft", "dpo", "grpo"], rows: pl.DataFrame, processor: ProcessorMixin, end: str) -> Dataset:

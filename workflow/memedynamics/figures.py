@@ -16,12 +16,12 @@ from choreographer.browsers.chromium import ChromeNotFoundError
 from memedynamics.errors import InputError
 from memedynamics.gather import BASE
 
-COLOURS = {"base": "#6b6b6b", "sft": "#0072B2", "dpo": "#D55E00", "grpo": "#009E73"}
-FURTHER = ("#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#5E3C99", "#4D4D4D", "#B2ABD2")
+COLOURS = {"base": "#6b6b6b", "sft": "#0072B2", "dpo": "#D55E00", "grpo": "#009E73", "rft": "#56B4E9", "em": "#CC79A7"}
+FURTHER = ("#E69F00", "#8C510A", "#5E3C99", "#4D4D4D", "#B2ABD2", "#7FBC41", "#DE77AE")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 MARKERS = ("circle", "diamond-open", "square", "triangle-up-open", "x-thin-open")
 SIGNS = ("●", "◇", "■", "△", "×")  # the markers, in text
-NAMES = {"sft": "SFT", "dpo": "DPO", "grpo": "GRPO", "base": "base", "em": "EM"}
+NAMES = {"sft": "SFT", "dpo": "DPO", "grpo": "GRPO", "base": "base", "em": "EM", "rft": "RFT"}
 FONT = "Helvetica, Arial, Liberation Sans, sans-serif"
 WIDTH, PANEL = 1000, 310  # px: a figure's width, and a row of panels with its titles and labels
 LINE, MANY = 165, 6  # characters that fit into the width, and how many of a study's notes are written out

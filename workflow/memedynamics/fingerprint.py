@@ -13,7 +13,7 @@ from pathlib import Path
 
 HARNESS = {"job.py", "lease.py", "config.py", "sections.py", "methods.py", "errors.py"}
 SCHEMAS = "SCHEMAS"
-ACCESS = {"read", "read_all", "frames", "scan", "write", "Writer", "Parts", "conform"}
+ACCESS = {"read", "read_all", "frames", "scan", "write", "Writer", "Parts", "conform", "rows"}
 
 
 def fingerprint(script: Path, library: Path, rewards: Iterable[Path] = (), verbatim: Iterable[Path] = ()) -> str:

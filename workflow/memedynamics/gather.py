@@ -135,5 +135,5 @@ def finish(rows: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
 def scan(paths: Iterable[Path], name: str) -> pl.LazyFrame:
     """The tables of schema `name` at `paths`, lazily, categories as strings: for tables larger than memory."""
     paths = _of_this_study(paths)
-    _refuse_empty(sum(len(tables.read(path, name, columns=["study"])) for path in paths), paths)
+    _refuse_empty(sum(tables.rows(path, name) for path in paths), paths)
     return pl.scan_parquet(paths).with_columns(cs.categorical().cast(pl.String))

@@ -7,12 +7,14 @@ Each is a deviation with a tolerance; log-probabilities are compared in nat a to
 4. prompts: the trainer feeds exactly the token ids that sampling and scoring feed.
 5. dpo_margin, dpo_loss: at step 0 π = π0, so the margin is 0 and the loss −log σ(0) = ln 2.
 6. grpo_kl: at step 0 KL(π‖π0) = 0.
-7. reloaded, merged: a milestone's folder, loaded as scoring does, is the policy in memory; so is its merged model.
+7. em_entropy: at step 0 EM's loss is the base's own entropy, as scoring measures it on the responses it drew. In nat,
+   of the sequence in nat a token.
+8. reloaded, merged: a milestone's folder, loaded as scoring does, is the policy in memory; so is its merged model.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +25,11 @@ from trl import DPOConfig, GRPOConfig
 
 from memedynamics import adapters, vlm
 from memedynamics.callbacks import save_adapter
+from memedynamics.entropy_minimisation import EntropyTrainer
+from memedynamics.entropy_start import deviation, observed
 from memedynamics.errors import InputError
 from memedynamics.forced_logps import Reader, gap, unpadded
+from memedynamics.methods import ON_POLICY
 
 # Nat a token. On 28 random layers the same sums in another order, and a merged adapter of 0.3 nat, gave 1e-6 and 5e-6
 # (float32), 0.003 and 0.006 (float16), 0.02 and 0.04 (bfloat16, 8 bits: a logit of 20 is rounded to eighths).
@@ -45,6 +50,8 @@ CAUSES = {
     "dpo_margin": _START,
     "dpo_loss": _START,
     "grpo_kl": _START,
+    "em_entropy": "training and scoring read different distributions; remove temperature and what truncates sampling "
+    "from the trainer arguments, and adapter.options.init_lora_weights",
     "reloaded": "something that trains is not in the saved folder, or the folder was changed; remove adapter.options",
     "merged": "this kind of adapter does not merge into weights of this dtype; remove adapter.options",
 }
@@ -66,11 +73,12 @@ def one_step(kind: str, args: Mapping[str, object], prompts: int) -> dict[str, o
     """Trainer arguments `args` cut down to one step over `prompts` prompts that leaves the weights as they are."""
     cut = {"max_steps": 1, "learning_rate": 0.0, "logging_steps": 1, "report_to": "none"}
     cut |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": prompts}
-    if kind == "grpo":
+    if kind in ON_POLICY:
         cut |= {"per_device_train_batch_size": 2, "num_generations": 2, "num_generations_eval": None}
-        cut |= {"steps_per_generation": None, "generation_batch_size": None, "use_vllm": False}
+        cut |= {"use_vllm": False, "mask_truncated_completions": False, "max_completion_length": 64}
+    if kind == "grpo":
         # The estimate of KL is logged only where it has a weight.
-        cut |= {"beta": args.get("beta") or 0.04, "mask_truncated_completions": False, "max_completion_length": 64}
+        cut |= {"steps_per_generation": None, "generation_batch_size": None, "beta": args.get("beta") or 0.04}
     return {**args, **cut}
 
 
@@ -112,11 +120,15 @@ def adapter_off(reader: Reader, policy: PeftModel, reference: list[torch.Tensor]
 def first_step(trainer: Trainer, reader: Reader, nats: float) -> dict[str, Invariant]:
     """`prompts` (how many sequences begin with none of them), and what the trainer logs of its first step."""
     prompts = reader.prompts()
-    with fed(trainer.model) as rows:
+    minimises = isinstance(trainer, EntropyTrainer)
+    with fed(trainer.model) as rows, observed(trainer) if minimises else nullcontext() as steps:
         trainer.train()
     strange = sum(not any(row[: len(prompt)] == prompt for prompt in prompts) for row in rows)
     log = {name: value for entry in trainer.state.log_history for name, value in entry.items()}
-    return {"prompts": Invariant(strange if rows else math.nan, 0), **_logged(trainer.args, log, nats)}
+    found = {"prompts": Invariant(strange if rows else math.nan, 0)}
+    if minimises:
+        return found | {"em_entropy": Invariant(deviation(trainer, steps), nats)}
+    return found | _logged(trainer.args, log, nats)
 
 
 def _logged(config: object, log: Mapping[str, float], nats: float) -> dict[str, Invariant]:

@@ -4,7 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
-from memedynamics.sections import Fraction, Strict
+from memedynamics.prompts import Prompt
+from memedynamics.sections import BaseModelConfig, Fraction, Strict
+
+# Kinds that draw their own responses while they train, and so need prompts alone.
+ON_POLICY = ("grpo", "em")
 
 
 class Adapter(Strict):
@@ -25,7 +29,9 @@ class Adapter(Strict):
 class TrainedMethod(Strict):
     """A run trained here."""
 
-    kind: Literal["sft", "dpo", "grpo"] = Field(description="objective")
+    kind: Literal["sft", "dpo", "grpo", "rft"] = Field(
+        description="objective; sft trains on the chosen responses, rft on all correct, well-formed base samples"
+    )
     args: dict[str, object] = Field(
         default_factory=dict, description="arguments of TRL's config class by their own names"
     )
@@ -34,15 +40,34 @@ class TrainedMethod(Strict):
         description="keys that differ from the study's adapter (breaks matching: warned); an empty alpha is 2r again",
     )
     train_prompts: Literal["paired", "all"] | None = Field(
-        None, description="instead of the study's train_prompts (grpo only)"
+        None, description="instead of the study's train_prompts (grpo and em only)"
     )
 
     @field_validator("train_prompts")
     @classmethod
-    def _only_for_grpo(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None and info.data.get("kind", "grpo") != "grpo":
-            raise ValueError(f"is for grpo alone, {info.data['kind']} trains on preference pairs; remove it")
+    def _only_on_policy(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("kind", "grpo") not in ON_POLICY:
+            raise ValueError(f"is for grpo and em alone, {info.data['kind']} trains on base samples; remove it")
         return value
+
+
+class EntropyMinimisation(TrainedMethod):
+    """Entropy minimisation on the policy's own responses; needs no labels unless `label_gated`."""
+
+    kind: Literal["em"] = Field(description="entropy minimisation")
+    objective: Literal["decision", "token", "sequence"] = Field(
+        "decision",
+        description="whose entropy falls: the answer's after a sampled rationale; the mean over the tokens of sampled "
+        "responses (One-shot EM, RENT); the whole response's (REINFORCE with reward log π)",
+    )
+    prompts: PositiveInt | None = Field(
+        None, description="how many prompts, drawn by the run's seed; 1 is one-shot, empty all (fewer: warned)"
+    )
+    label_gated: bool = Field(
+        False,
+        description="only where the policy is right: its decision (objective decision) or its sampled answer; "
+        "takes the labels",
+    )
 
 
 class ExternalMethod(Strict):
@@ -53,4 +78,15 @@ class ExternalMethod(Strict):
     revision: str | None = Field(None, description="commit of the hub repository")
 
 
-Method = Annotated[TrainedMethod | ExternalMethod, Field(discriminator="kind")]
+Trained = Annotated[TrainedMethod | EntropyMinimisation, Field(discriminator="kind")]
+Method = Annotated[TrainedMethod | EntropyMinimisation | ExternalMethod, Field(discriminator="kind")]
+
+
+class Matched(Strict):
+    """What all trainings of a study share, so that methods differ in the objective alone."""
+
+    base: BaseModelConfig = Field(description="the model every method starts from")
+    adapter: Adapter = Field(description="the adapter, where a method has none of its own")
+    training: dict[str, object] = Field(description="trainer arguments shared by all methods")
+    prompt: Prompt = Field(description="the study's prompt")
+    question: str = Field(description="which of its questions the training set asks")

@@ -45,9 +45,9 @@ def curves(figure: go.Figure, row: int, col: int, rows: pl.DataFrame, unit: str,
 
     The runs of a milestone stand side by side; a method's name stands at its end.
     """
-    rows = rows.drop_nulls("value")
+    palette, rows, ends = figures.colours(rows["method"].to_list()), rows.drop_nulls("value"), {}
     ticks = sorted({0.0, *rows["fraction"]})
-    found, palette, ends = figures.runs(rows), figures.colours(rows["method"].to_list()), {}
+    found = figures.runs(rows)
     edge = len(ticks) - 1 + SPREAD / 2
     if start is not None:
         line = {"line": {"color": figures.COLOURS[BASE], "width": 1.5}, "mode": "lines", "hoverinfo": "skip"}
@@ -81,9 +81,9 @@ def groups(
 
     Groups without rows are left out.
     """
-    rows = rows.drop_nulls("value")
+    palette, rows = figures.colours(rows["method"].to_list()), rows.drop_nulls("value")
     labels = [(value, text) for value, text in labels if value in rows[by].to_list()]
-    found, palette = figures.runs(rows), figures.colours(rows["method"].to_list())
+    found = figures.runs(rows)
     for at, (value, _) in enumerate(labels):
         here = rows.filter(pl.col(by) == value)
         reference(figure, row, col, here.filter(pl.col("method") == BASE), at)
@@ -92,6 +92,21 @@ def groups(
             _points(figure, row, col, run, [at + shift] * len(run), palette[method], place)
     ticks = {"tickvals": list(range(len(labels))), "ticktext": [text for _, text in labels]}
     figure.update_xaxes(**ticks, range=[-0.5, len(labels) - 0.5], showgrid=False, row=row, col=col)
+    figure.update_yaxes(title_text=unit, row=row, col=col)
+
+
+def by_method(figure: go.Figure, row: int, col: int, rows: pl.DataFrame, unit: str) -> None:
+    """Every run above its method's name, seeds side by side; methods without a value keep their place."""
+    found, palette = figures.runs(rows), figures.colours(rows["method"].to_list())
+    methods = list(dict.fromkeys(method for method, _, _ in found))
+    for at, method in enumerate(methods):
+        own = [run for run in found if run[0] == method]
+        for (_, seed, place), shift in zip(own, _shifts(len(own)), strict=True):
+            run = rows.filter((pl.col("method") == method) & (pl.col("seed") == seed)).drop_nulls("value")
+            _points(figure, row, col, run, [at + shift] * len(run), palette[method], place)
+    names = [f'<span style="color:{palette[method]}"><b>{_short(method)}</b></span>' for method in methods]
+    ticks = {"tickvals": list(range(len(methods))), "ticktext": names, "range": [-0.6, len(methods) - 0.4]}
+    figure.update_xaxes(**ticks, showgrid=False, row=row, col=col)
     figure.update_yaxes(title_text=unit, row=row, col=col)
 
 

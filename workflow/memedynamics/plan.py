@@ -1,4 +1,4 @@
-"""What a study will cost before it runs: steps, memory, responses, disk.
+"""What a training will cost before it runs: steps and memory.
 
 Steps follow transformers' Trainer, memory the usual accounting of mixed-precision training with Adam; activations
 depend on lengths and are left out. Everything here is arithmetic: no torch, no files.
@@ -7,7 +7,6 @@ depend on lengths and are left out. Everything here is arithmetic: no torch, no 
 import math
 from typing import NamedTuple
 
-from memedynamics.config import Study
 from memedynamics.milestones import steps as milestone_steps
 
 GB = 1e9
@@ -65,61 +64,3 @@ def memory(parameters: int, trainable: int, dtype: str = "float32") -> float:
     """
     frozen = parameters * BYTES[dtype] if trainable < parameters else 0
     return frozen + trainable * TRAINED_BYTES
-
-
-class Load(NamedTuple):
-    """What one rule has to do in the whole study: jobs, and units of work (`unit` says which)."""
-
-    rule: str
-    jobs: int
-    units: int
-    unit: str
-    gpu: bool
-
-
-def loads(study: Study, rows: dict[tuple[str, str], int], schedules: dict[str, Schedule]) -> list[Load]:
-    """The work of every costly rule, from the number of memes by (dataset, split) and each method's schedule."""
-    samples, seeds = study.sampling.num_samples, len(study.seeds)
-    between, final = own_responses(study, rows)
-    trained = [name for name, method in study.methods.items() if method.kind != "external"]
-    # A run trained elsewhere has no milestone but its end.
-    runs = len(trained) * seeds + len(study.methods) - len(trained)
-    own = runs * final + len(trained) * seeds * between
-    scored = 1 + runs + len(trained) * seeds * (len(study.milestones) - 2)
-    probes = probed(study, rows) * samples
-    shards = study.scoring.shards
-    return [
-        Load("prepare_dataset", len({d for d, _ in rows}), sum(rows.values()), "memes", False),
-        Load("sample_base", len(rows) * study.sampling.shards, sum(rows.values()) * samples, "responses", True),
-        Load("preflight", len(trained), len(trained), "methods", True),
-        *[
-            Load(f"train {name}", seeds, seeds * schedules[name].total_steps * schedules[name].effective_batch, what, 1)
-            for name in trained
-            for what in [{"sft": "examples", "dpo": "pairs", "grpo": "completions"}[study.methods[name].kind]]
-        ],
-        Load("sample_policy", runs, own, "responses", True),
-        Load("score", (runs + 1) * shards, scored * probes + own, "responses", True),
-    ]
-
-
-def own_responses(study: Study, rows: dict[tuple[str, str], int]) -> tuple[int, int]:
-    """Responses that one run draws itself: at all milestones between (a few val prompts), at its end (final sets)."""
-    samples = study.sampling.num_samples
-    val = rows.get((study.in_domain, "val"), 0)
-    final = {
-        "val": val,
-        "test": rows.get((study.in_domain, "test"), 0),
-        "out_of_domain": sum(rows.get((name, "test"), 0) for name in study.out_of_domain),
-    }
-    between = (len(study.milestones) - 2) * min(study.own_samples.milestones, val)
-    return samples * between, samples * sum(final[part] for part in study.own_samples.final)
-
-
-def probed(study: Study, rows: dict[tuple[str, str], int]) -> int:
-    """Prompts whose base samples every policy scores."""
-
-    def of(name: str, split: str, limit: int | None) -> int:
-        return min(rows.get((name, split), 0), limit if limit is not None else 1 << 60)
-
-    inside = of(study.in_domain, "train", study.probes.train) + of(study.in_domain, "val", study.probes.val)
-    return inside + sum(of(name, "test", study.probes.out_of_domain) for name in study.out_of_domain)

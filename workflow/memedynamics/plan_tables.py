@@ -8,7 +8,8 @@ from memedynamics import checkpoints
 from memedynamics.config import Study
 from memedynamics.costs import Cost, needed
 from memedynamics.inventory import Memes
-from memedynamics.plan import Load, Schedule, memory
+from memedynamics.loads import Load
+from memedynamics.plan import Schedule, memory
 
 WIDTH = 100  # columns; the plan goes through a pipe into its log, so the terminal's own are not known
 WORDS = {"split", "known from", "saved at step", "unit"}  # columns of words; the others hold numbers

@@ -14,15 +14,23 @@ COLUMNS = ["probe_kind", *KEYS, "sample", "token_ids", "correct", "format_ok", "
 def build(samples: pl.DataFrame, data: pl.DataFrame, probes: Probes, in_domain: str) -> pl.DataFrame:
     """The base samples of a seeded subset of prompts, stratified by label, with their token ids: schema `probes`.
 
-    `samples` are base samples of any datasets and splits, `data` the rows of those memes. Train and val of `in_domain`
-    and every other dataset are each cut to their size in `probes`. The order of rows does not matter.
+    `samples` are base samples of any datasets and splits, `data` the rows of those memes. The order of rows does not
+    matter.
+    """
+    rows = samples.join(subset(data, probes, in_domain), KEYS, "semi").sort(*KEYS, "sample")
+    return rows.with_columns(probe_kind=pl.lit("base_sample")).select(COLUMNS)
+
+
+def subset(data: pl.DataFrame, probes: Probes, in_domain: str) -> pl.DataFrame:
+    """The memes (KEYS, label) of `data` that are probed.
+
+    Train and val of `in_domain` and every other dataset are each cut to their size in `probes`.
     """
     kept = []
     for (dataset, split), memes in sorted(data.select(*KEYS, "label").group_by("dataset", "split")):
         size = getattr(probes, split) if dataset == in_domain else probes.out_of_domain
         kept.append(stratified(memes, size, [probes.seed, *f"{dataset}/{split}".encode()]))
-    rows = samples.join(pl.concat(kept), KEYS, "semi").sort(*KEYS, "sample")
-    return rows.with_columns(probe_kind=pl.lit("base_sample")).select(COLUMNS)
+    return pl.concat(kept)
 
 
 def stratified(memes: pl.DataFrame, size: int | None, seed: Iterable[int]) -> pl.DataFrame:

@@ -34,6 +34,14 @@ def hooks(config: Config, fractions: list[float], work: Path, run: Path) -> list
     return [*found, callbacks.Epochs()] if isinstance(config, GRPOConfig) else found
 
 
+def carry_out(
+    trainer: Trainer, rows: pl.DataFrame, fractions: list[float], work: Path, output: dict[str, Path]
+) -> None:
+    """`train`, then `write` what came of it."""
+    train(trainer)
+    write(trainer, rows, fractions, work, output)
+
+
 def train(trainer: Trainer) -> None:
     """Train to the end, from the newest whole checkpoint where there is one.
 
@@ -95,7 +103,10 @@ def history(log: list[dict[str, float]]) -> pl.DataFrame:
 
 
 def summary(trainer: Trainer, rows: pl.DataFrame, steps: dict[str, int]) -> dict[str, object]:
-    """What run.json says of a trained run; `mean_num_correct` is empty where prompts without a pair were used."""
+    """What run.json says of a trained run; `mean_num_correct` is empty where prompts without a pair were used.
+
+    `rows` are what was trained on: a prompt each, or for RFT a correct sample each, over which the means are taken.
+    """
     tokens = [entry["num_tokens"] for entry in trainer.state.log_history if "num_tokens" in entry]
     paired = rows["num_correct"].null_count() == 0
     return {
@@ -103,7 +114,7 @@ def summary(trainer: Trainer, rows: pl.DataFrame, steps: dict[str, int]) -> dict
         "reference": "base",
         "total_steps": trainer.state.max_steps,
         "steps": steps,
-        "num_prompts": len(rows),
+        "num_prompts": rows["id"].n_unique(),
         "epochs": trainer.state.epoch,
         "tokens": int(tokens[-1]),
         "flops": flops(trainer, int(tokens[-1])),
@@ -119,13 +130,15 @@ def flops(trainer: Trainer, tokens: int) -> float:
     N is without embeddings and head. The vision tower and its projector are left out: they run once a picture, not
     once a token, and without gradients.
     A forward pass takes 2N a token (Kaplan et al., 2001.08361), the backward pass through frozen weights another 2N.
-    DPO adds the reference's forward pass; GRPO adds sampling, one training pass per iteration, and the reference's.
+    DPO adds the reference's forward pass; GRPO adds sampling, one training pass per iteration, and the reference's;
+    EM adds sampling, and for the sequence's entropy a pass for the baseline (the trainer's `extra_forwards`).
     Gradient checkpointing and the adapter's own weights are left out.
     """
     forward = 2.0 * decoder_parameters(trainer.model) * tokens
     config = trainer.args
     if isinstance(config, GRPOConfig):
-        return forward * (1 + 2 * config.num_iterations + (config.beta != 0))
+        extra = getattr(trainer, "extra_forwards", 0)
+        return forward * (1 + 2 * config.num_iterations + (config.beta != 0) + extra)
     return forward * (3 if isinstance(config, DPOConfig) else 2)
 
 

@@ -8,7 +8,8 @@ import polars as pl
 from memedynamics.batching import cut
 from memedynamics.errors import InputError
 from memedynamics.milestones import label
-from memedynamics.preferences import Rule, outcomes
+from memedynamics.preferences import Rule
+from memedynamics.probe_pairs import pairs
 from memedynamics.score_tables import KEYS, MEME
 
 COLUMNS = [*KEYS, "token_ids", "chosen_sample", "rejected_sample"]
@@ -58,17 +59,8 @@ def passes(
 
 def with_pairs(probes: pl.DataFrame, rule: Rule = "paired") -> pl.DataFrame:
     """`probes` with the samples that make each prompt's pair by `rule`, on its base samples; empty where none."""
-    # Pairing groups by (dataset, id); an id may occur in two splits.
-    base = probes.filter(pl.col("probe_kind") == "base_sample")
-    splits = [
-        outcomes(rows.with_columns(text=pl.lit("")), rule).with_columns(split=pl.lit(split))
-        for (split,), rows in sorted(base.group_by("split"))
-    ]
-    columns = ["chosen_sample", "rejected_sample"]
-    paired = pl.concat(splits).filter(pl.col("outcome") == "paired").select(*MEME, *columns)
-    return probes.join(
-        paired.with_columns(probe_kind=pl.lit("base_sample")), ["probe_kind", *MEME], "left", maintain_order="left"
-    ).select(COLUMNS)
+    paired = pairs(probes, rule).with_columns(probe_kind=pl.lit("base_sample"))
+    return probes.join(paired, ["probe_kind", *MEME], "left", maintain_order="left").select(COLUMNS)
 
 
 def own_rows(samples: pl.DataFrame) -> pl.DataFrame:

@@ -62,13 +62,17 @@ def responses(layout: Layout, measured: Sequence[Measured], fractions: Sequence[
             *(pl.Series(c, np.add.reduceat(found.positions[c].astype(float), starts)[of_row]) for c in columns),
             *(pl.Series(c, getattr(found, c)[of_row]) for c in ("p_hateful", "label_mass", "ref_p_hateful")),
             ches=_ches(layout, found.sums),
+            ches_normalised=_ches(layout, found.sums / layout.lengths[:, None]),
         )
         for fraction, found in zip(fractions, measured, strict=True)
     )
 
 
 def _ches(layout: Layout, sums: np.ndarray) -> pl.Series:
-    """⟨S+, S−⟩ − ‖S+‖² on the chosen response of a pair, empty elsewhere (Razin et al. 2410.08847, definition 2)."""
+    """⟨S+, S−⟩ − ‖S+‖² on the chosen response of a pair, empty elsewhere (Razin et al. 2410.08847, definition 2).
+
+    With sums divided by their number of tokens it is the paper's length-normalised score.
+    """
     places = {row: place for place, row in enumerate(layout.rows.select(KEYS).iter_rows())}
     values: list[float | None] = [None] * len(places)
     pairs = layout.rows.select(*KEYS, "chosen_sample", "rejected_sample").iter_rows()

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from memedynamics.config import Adapter, Study, TrainedMethod
 from memedynamics.errors import InputError
+from memedynamics.methods import ON_POLICY, EntropyMinimisation
 from memedynamics.prompts import Prompt
 
 TRIAL_ROWS = 64
@@ -91,7 +92,9 @@ def _adapter_differences(study: Study, name: str, method: TrainedMethod) -> list
 
 
 def _prompt_differences(study: Study, name: str, method: TrainedMethod) -> list[str]:
-    """What a method that sees all prompts is told where another sees only those that gave a pair."""
+    """What a method that sees a few prompts is told, or one that sees all where another sees only those with a pair."""
+    if isinstance(method, EntropyMinimisation) and method.prompts:
+        return [f"methods.{name}.prompts = {method.prompts} but train_prompts = {_prompts(study, method)!r}"]
     pairs = [other for other, one in study.methods.items() if _prompts(study, one) == "paired"]
     if _prompts(study, method) != "all" or not pairs:
         return []
@@ -104,11 +107,11 @@ def _prompts(study: Study, method: BaseModel) -> str | None:
     """Which prompts a method trains on; None where it is not trained here."""
     if not isinstance(method, TrainedMethod):
         return None
-    return (method.train_prompts or study.train_prompts) if method.kind == "grpo" else "paired"
+    return (method.train_prompts or study.train_prompts) if method.kind in ON_POLICY else "paired"
 
 
 def _argument_differences(study: Study, name: str, method: TrainedMethod) -> list[str]:
-    """Overrides of shared trainer arguments, and a temperature of GRPO's own."""
+    """Overrides of shared trainer arguments, and a temperature of the method's own."""
     lines = [
         f"methods.{name}.args.{key} = {value!r} but training.{key} = {study.training[key]!r}"
         for key, value in method.args.items()
@@ -116,7 +119,7 @@ def _argument_differences(study: Study, name: str, method: TrainedMethod) -> lis
     ]
     where = f"methods.{name}.args" if "temperature" in method.args else "training"
     own = {**study.training, **method.args}.get("temperature")
-    if method.kind == "grpo" and own is not None and not _same(own, study.sampling.temperature):
+    if method.kind in ON_POLICY and own is not None and not _same(own, study.sampling.temperature):
         lines.append(f"{where}.temperature = {own!r} but sampling.temperature = {study.sampling.temperature!r}")
     return lines
 

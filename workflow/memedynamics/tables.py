@@ -178,6 +178,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             field("ref_p_hateful", pa.float64(), "p_hateful under π0", "1"),
             _forced,
             field("ches", pa.float64(), "⟨S+, S−⟩ − ‖S+‖² against the rejected response of the pair", "1", null=True),
+            field("ches_normalised", pa.float64(), "the same with each sum S divided by its tokens", "1", null=True),
             field("num_tokens", pa.int32(), "tokens of the response, its end token included"),
         ]
     ),
@@ -222,10 +223,153 @@ SCHEMAS["kl"] = analysis_schema(
     field("span", CATEGORY, "all, format, rationale, answer or end"),
     field("versus", CATEGORY, "noise floor's other side: other code path, other seed", null=True),
 )
+SCHEMAS["rewards"] = analysis_schema(
+    field("source", CATEGORY, "samples, rollouts, forecast, history (the trainer's log) or check (of the log)"),
+    field("over", CATEGORY, "prompts: split, paired, or drawn in a step, window (since a milestone), run or quarter"),
+)
+SCHEMAS["entropy"] = analysis_schema(
+    field("probe_kind", CATEGORY, "on whose samples: base_sample or own_sample"),
+    field("estimator", CATEGORY, "exact (jackknifed), exact_uncorrected, plug_in, posterior, unbiased", null=True),
+    field("invalid", CATEGORY, "responses without an answer: forced (decided all the same), dropped, third", null=True),
+    field("span", CATEGORY, "all, format, rationale, answer or end, of token_entropy", null=True),
+    field("coverage", pa.float64(), "share of prompts answered, the most confident first, of risk", "1", null=True),
+    field("versus", CATEGORY, "the other method of a paired comparison", null=True),
+)
 SCHEMAS["likelihood"] = analysis_schema(
     field("text", CATEGORY, "chosen, rejected, pair (both), or a text beside them: correct_other, other_image, …"),
     field("pair_type", CATEGORY, "wrong_answer, bad_format or all: how the rejected response fails"),
     field("versus", CATEGORY, "the other method of a paired comparison", null=True),
+)
+SCHEMAS["extract_sharpe"] = pa.schema(
+    [
+        _study,
+        _fraction,
+        *_meme,
+        field("label", pa.int8(), "0 benign, 1 hateful"),
+        field("group", CATEGORY, "feature group: all, image, caption, …, cell_0 … cell_15, word:…"),
+        field("phi", pa.float64(), "gradient × input of the decision log-odds toward the label", "nat"),
+        field("occlusion", pa.float64(), "change of the log-odds when the group is occluded", "nat", null=True),
+        field("log_odds", pa.float64(), "log P(gold label) − log P(other label)", "nat"),
+        field("gradient", pa.list_(pa.float32()), "sketch of the gradient of the answer's NLL, group all", null=True),
+    ]
+)
+SCHEMAS["extract_signal"] = pa.schema(
+    [
+        _study,
+        _fraction,
+        field("dataset", CATEGORY, "dataset's name in the study"),
+        field("split", CATEGORY, "train or val"),
+        field("module", CATEGORY, "adapted layer, whose factor B the gradient is of"),
+        field("n", pa.int64(), "memes"),
+        field("parameters", pa.int64(), "entries of the factor"),
+        field("mean_sq", pa.float64(), "Σ ḡ² over the entries"),
+        field("var", pa.float64(), "Σ s² over the entries, s² the sample variance"),
+        field("ratio", pa.float64(), "mean of ḡ²/s² over the entries that vary", "1", null=True),
+    ]
+)
+SCHEMAS["sharpe"] = analysis_schema(
+    field("group", CATEGORY, "feature group of an attribution; gradient for what is of the gradients"),
+    field("module", CATEGORY, "adapted layer, all for the whole adapter; empty for attributions", null=True),
+    field("label", CATEGORY, "memes of which label: all, benign or hateful"),
+    field("versus", CATEGORY, "the other method of a paired comparison", null=True),
+)
+
+SCHEMAS["extract_spectrum"] = pa.schema(
+    [
+        _study,
+        _fraction,
+        field("update", CATEGORY, "trained, or random: the control of equal norm over the same initial A"),
+        field("module", CATEGORY, "linear layer of the text decoder", null=True),
+        field("layer", pa.int32(), "decoder layer it lies in", null=True),
+        field("kind", CATEGORY, "its name within the layer: q_proj, …", null=True),
+        field(
+            "rank", pa.int32(), "largest rank its update can have: the adapter's r, else its smaller side", null=True
+        ),
+        field("frobenius", pa.float64(), "‖ΔW‖ Frobenius", "1", null=True),
+        field("relative_frobenius", pa.float64(), "‖ΔW‖/‖W0‖, Frobenius norms", "1", null=True),
+        field("relative_spectral", pa.float64(), "‖ΔW‖/‖W0‖, spectral norms", "1", null=True),
+        field("stable_rank", pa.float64(), "‖ΔW‖²/σ₁², Frobenius", "1", null=True),
+        field("effective_rank", pa.float64(), "exp of the entropy of σ/Σσ", "1", null=True),
+        field("participation_ratio", pa.float64(), "(Σσ²)²/Σσ⁴", "1", null=True),
+        field("k90", pa.float64(), "fewest σ² that reach 90 % of their sum", "1", null=True),
+        field("singular_values", pa.list_(pa.float64()), "leading singular values of ΔW, falling", "1", null=True),
+        field("spectral_shift", pa.float64(), "‖σ(W0+ΔW) − σ(W0)‖/‖σ(W0)‖, all singular values", "1", null=True),
+        field("rotation", pa.float64(), "share of the leading left subspace turned out of the base's", "1", null=True),
+        field("largest_angle", pa.float64(), "largest principal angle between the two", "rad", null=True),
+        field("intruders", pa.float64(), "leading left vectors of W0+ΔW unlike any of W0's", "1", null=True),
+        field("unchanged_float32", pa.float64(), "share of entries of W0+ΔW equal to W0's in float32", "1", null=True),
+        field("unchanged_bfloat16", pa.float64(), "the same after rounding both to bfloat16", "1", null=True),
+        field("drift", pa.float64(), "share of A's row space turned out of that of the initial A", "1", null=True),
+        field("missing", CATEGORY, "why measures are empty; empty where none is", null=True),
+    ]
+)
+SCHEMAS["spectrum"] = analysis_schema(
+    field("update", CATEGORY, "trained, or random: the control of equal norm over the same initial A"),
+    field("kind", CATEGORY, "linear layers of this name (q_proj, …), or all"),
+    field("layer", pa.int32(), "decoder layer; empty for all", null=True),
+    field("index", pa.int32(), "1-based place of a singular value; empty for other statistics", null=True),
+    field("versus", CATEGORY, "the other method, or other seed, of a comparison", null=True),
+)
+_segments = ("system", "image", "question", "caption", "header")
+SCHEMAS["extract_attention"] = pa.schema(
+    [
+        _study,
+        _fraction,
+        field("policy", CATEGORY, "trained, or random: an update of the same norm in every module"),
+        *_meme,
+        field("perturbation", CATEGORY, "clean, noise_<σ of 255>, blur, jpeg, blank, natural_swap or other_image"),
+        field("layer", pa.int16(), "decoder layer from 0; empty for a decision", null=True),
+        field("head", CATEGORY, "mean or max over heads, or one head's number; empty for a decision", null=True),
+        *(field(f"share_{s}", pa.float32(), f"attention on the {s}", "1", null=True) for s in _segments),
+        *(field(f"sinkless_{s}", pa.float32(), f"{s}'s part of the rest but sinks", "1", null=True) for s in _segments),
+        field("sink_share", pa.float32(), "attention on tokens with over 20 % of π0's clean row", "1", null=True),
+        *(field(f"tokens_{s}", pa.int32(), f"tokens of the {s}", "token", null=True) for s in _segments),
+        field("cells", pa.list_(pa.float32()), "attention on the picture's 4×4 cells; clean alone", null=True),
+        field("tv", pa.float32(), "total variation from the policy's own clean row", "1", null=True),
+        field("js", pa.float32(), "Jensen-Shannon divergence from the policy's own clean row", "nat", null=True),
+        field("after", CATEGORY, "what a decision follows: header, rationale, redrawn; empty for attention", null=True),
+        field("label", pa.int8(), "right answer of a decision: a natural swap turns the meme's own", null=True),
+        field("log_odds", pa.float64(), "log P(Yes) / P(No) at the answer", "nat", null=True),
+        field("label_mass", pa.float64(), "P(Yes) + P(No) at the answer", "1", null=True),
+    ]
+)
+SCHEMAS["attention"] = analysis_schema(
+    field("policy", CATEGORY, "trained, or random: an update of the same norm in every module"),
+    field("perturbation", CATEGORY, "clean, noise_<σ of 255>, blur, jpeg, blank, natural_swap or other_image"),
+    field("layer", pa.int16(), "decoder layer from 0; empty: mean over layers, or a decision", null=True),
+    field("head", CATEGORY, "mean or max over heads; empty for a decision", null=True),
+    field("cell", pa.int16(), "cell of the picture's 4×4 grid, row by row, where it is one's share", null=True),
+    field("after", CATEGORY, "what a decision follows: header, rationale, redrawn; empty for attention", null=True),
+    field("versus", CATEGORY, "the other side of a paired difference: a method, base, or random", null=True),
+)
+SCHEMAS["extract_gradients"] = pa.schema(
+    [
+        _study,
+        _fraction,
+        field("module", CATEGORY, "adapted module, or all: the whole adapter"),
+        _meme[0],
+        _meme[1],
+        field("id", CATEGORY, "the meme's id; empty where gradients are summed over a group of memes"),
+        field("place", pa.int16(), "number of the meme, or of the group, within its fraction and module"),
+        field("group", pa.int16(), "group of memes it belongs to; equal captions are in one"),
+        field("p", pa.float64(), "share of the meme's samples that are correct", "1", null=True),
+        field("objective", CATEGORY, "objective whose ascent direction the gradient is"),
+        field("inner", pa.list_(pa.float32()), "inner products with all rows of its fraction and module, in order"),
+        field("parameters", pa.int64(), "parameters of the whole adapter that have a gradient"),
+        field("missing", CATEGORY, "why the policy has no such gradients; empty where it has them", null=True),
+    ]
+)
+SCHEMAS["gradients"] = analysis_schema(
+    field("objective", CATEGORY, "objective of the methods, by its name in the study of gradients"),
+    field("other", CATEGORY, "the objective it is compared with; itself for its own reliability and norm"),
+    field("module", CATEGORY, "adapted module, or all: the whole adapter"),
+    field("bin", CATEGORY, "prompts by the share of correct samples p"),
+)
+
+SCHEMAS["summary"] = analysis_schema(
+    field("question", CATEGORY, "the question it answers; empty for the side-by-side table", null=True),
+    field("versus", CATEGORY, "the other method of a claim, or the two numbers of a relation", null=True),
+    field("verdict", CATEGORY, "what this data says to a claim, on its row p_holm", null=True),
 )
 
 
@@ -294,19 +438,25 @@ def write(table: pa.Table | pl.DataFrame, path: Path, name: str) -> None:
         out.write(table)
 
 
-def read(path: Path, name: str, columns: list[str] | None = None) -> pl.DataFrame:
-    """The table at `path` as schema `name`, categories as strings.
+def rows(path: Path, name: str) -> int:
+    """How many rows the table at `path` has, from its footer alone.
 
-    Raises InputError naming the file when it is missing, cut short, empty of columns or of another schema.
+    Raises InputError naming the file when it is missing, cut short or of another schema than `name`.
     """
     try:
-        found = pq.read_schema(path)
+        found = pq.read_metadata(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such table") from error
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: not a whole Parquet file ({error}); delete it and run again") from error
-    if missing := set(SCHEMAS[name].names) - set(found.names):
+    if missing := set(SCHEMAS[name].names) - set(found.schema.to_arrow_schema().names):
         raise InputError(f"{path}: not a '{name}' table, lacks {', '.join(sorted(missing))}")
+    return found.num_rows
+
+
+def read(path: Path, name: str, columns: list[str] | None = None) -> pl.DataFrame:
+    """The table at `path` as schema `name`, categories as strings. Raises InputError as `rows` does."""
+    rows(path, name)
     frame = pl.from_arrow(pq.read_table(path, columns=columns))
     return frame.with_columns(pl.col(pl.Categorical).cast(pl.String))
 

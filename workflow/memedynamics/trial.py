@@ -9,6 +9,14 @@ from memedynamics import inventory
 from memedynamics.config import Study, TrainedMethod
 from memedynamics.costs import Cost, measured
 
+# Distinct rows of these columns are an extraction's units of work.
+UNITS = {
+    "attention": ["fraction", "policy", "dataset", "split", "id", "perturbation"],
+    "sharpe": ["fraction", "dataset", "split", "id"],
+    "gradients": ["fraction", "id"],
+    "spectrum": ["fraction"],
+}
+
 
 def measure(root: Path, study: Study, batches: dict[str, int]) -> dict[str, Cost]:
     """Cost of every rule in the trial under `root`; `batches` are the methods' effective batch sizes."""
@@ -25,6 +33,7 @@ def measure(root: Path, study: Study, batches: dict[str, int]) -> dict[str, Cost
         "preflight": measured(_timings(root, "preflight"), len(trained)),
         "sample_policy": measured(_timings(root, "sample_policy"), inventory.rows(*own), *_tokens_and_size(own)),
         "score": _scoring(root),
+        **{f"extract_{name}": _extraction(root, name) for name in UNITS},
     }
     return found | {f"train {name}": _training(root, name, study, batches[name]) for name in trained}
 
@@ -47,6 +56,16 @@ def _scoring(root: Path) -> Cost:
     traces, responses = (sorted(folder.rglob("*.parquet")) for folder in folders)
     size = sum(map(_size, folders))
     return measured(_timings(root, "score"), inventory.rows(*responses), inventory.rows(*traces), size)
+
+
+def _extraction(root: Path, name: str) -> Cost:
+    timings = _timings(root, f"extract_{name}")
+    return measured(timings, _done(root, name), size=_size(root / "extracts" / name))
+
+
+def _done(root: Path, name: str) -> int:
+    files = sorted((root / "extracts" / name).rglob("*.parquet"))
+    return sum(pl.scan_parquet(file).select(UNITS[name]).drop_nulls().unique().collect().height for file in files)
 
 
 def _training(root: Path, name: str, study: Study, batch: int) -> Cost:

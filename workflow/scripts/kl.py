@@ -14,14 +14,15 @@ def main(
     traces: list[Path], responses: list[Path], runs: list[Path], data: list[Path], table: Path, resamples: int
 ) -> None:
     """Write the analysis `kl` of the folders (or files) `traces` and `responses` of the runs and the base."""
+    pairs = list(kl.seed_pairs(traces))
     tokens = [
-        gather.labelled(kl.per_response(gather.scan(found, "traces")), method, seed)
+        gather.labelled(kl.per_response(kl.coded(found)), method, seed)
         for (method, seed), found in progress(gather.by_run(traces).items(), "traces")
     ]
     frame = kl.measure(
         pl.concat(tokens),
         gather.frames(responses, "responses", DECISIONS),
-        list(kl.seed_pairs(traces)),
+        pairs,
         gather.prompts(data),
         gather.milestones(runs),
         resamples,

@@ -1,19 +1,21 @@
 """Step-0 invariants of one method, on a few real memes, before anything trains; stops at the first that is violated."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import torch
 from transformers import Trainer
+from trl import GRPOTrainer
 
 from memedynamics import tables
-from memedynamics.adapters import lora_config
-from memedynamics.config import Adapter, BaseModelConfig, Sampling, TrainedMethod
-from memedynamics.examples import dataset, end_token, training_rows
+from memedynamics.config import Sampling
+from memedynamics.entropy_minimisation import EntropyTrainer
+from memedynamics.examples import correct_samples, training_rows
 from memedynamics.forced_logps import reader
 from memedynamics.invariants import TOLERANCE, measure, one_step, require
 from memedynamics.job import run
-from memedynamics.prompts import Prompt
+from memedynamics.methods import EntropyMinimisation, Matched, Trained
 from memedynamics.rewards import reward_functions
 from memedynamics.training import trainer, trainer_config
 from memedynamics.vlm import load_model, load_processor
@@ -28,12 +30,8 @@ def main(
     data: Path,
     samples: Path,
     report: Path,
-    method: TrainedMethod,
-    training: dict[str, object],
-    adapter: Adapter,
-    prompt: Prompt,
-    question: str,
-    base: BaseModelConfig,
+    method: Trained,
+    matched: Matched,
     threads: int,
     work: Path,
     rewards: dict[str, float] | None = None,
@@ -41,20 +39,24 @@ def main(
 ) -> None:
     """Check the trainer's arguments, then every invariant; write {invariant: {value, tolerance, ok}}."""
     torch.set_num_threads(threads)
-    kind, args = method.kind, {**training, **method.args}
+    kind, base, args = method.kind, matched.base, {**matched.training, **method.args}
     fixed = {"dtype": base.dtype, "sampling": sampling, "weights": rewards}
     trainer_config(kind, args, work, **fixed)
     pairs, memes = tables.read(preferences, "preferences"), tables.read(data, "data")
-    rows = training_rows(pairs, memes, prompt, question, "paired").head(MEMES)
+    rows = training_rows(pairs, memes, matched.prompt, matched.question, "paired").head(MEMES)
     policy, processor = load_model(model, base.dtype, base.attn_implementation), load_processor(model)
-    drawn = tables.read(samples, "samples", ["id", "sample", "token_ids", "logp"])
-    few = reader(policy, processor, prompt, rows, drawn, SAMPLES)
-    examples = dataset(kind, rows, processor, end_token(policy, processor))
+    drawn = tables.read(samples, "samples", ["id", "sample", "token_ids", "text", "logp", "correct", "format_ok"])
+    few = reader(policy, processor, matched.prompt, rows, drawn, SAMPLES)
+    examples = correct_samples(rows, drawn).head(MEMES) if kind == "rft" else rows
+    on_policy = GRPOTrainer
+    if isinstance(method, EntropyMinimisation):
+        # Without its gate, which would leave out responses that prove as much.
+        on_policy = partial(EntropyTrainer, objective=method.objective, label_gated=False, prompt=matched.prompt)
 
     def made() -> Trainer:
-        config = trainer_config(kind, one_step(kind, args, len(rows)), work, **fixed).set_save("no")
-        lora = lora_config(policy, method.adapter or adapter)
-        return trainer(config, policy, processor, examples, lora, reward_functions(rewards or {}, prompt))
+        config = trainer_config(kind, one_step(kind, args, len(examples)), work, **fixed).set_save("no")
+        graders = reward_functions(rewards or {}, matched.prompt)
+        return trainer(config, policy, processor, examples, method.adapter or matched.adapter, graders, None, on_policy)
 
     found = {}
     for name, invariant in measure(few, policy, made, work / "adapter", TOLERANCE[base.dtype]):

@@ -5,11 +5,9 @@ from pathlib import Path
 import torch
 
 from memedynamics import runs, tables
-from memedynamics.adapters import lora_config
-from memedynamics.config import Adapter, BaseModelConfig, TrainedMethod
-from memedynamics.examples import dataset, end_token, training_rows
+from memedynamics.examples import training_rows
 from memedynamics.job import run
-from memedynamics.prompts import Prompt
+from memedynamics.methods import Matched, TrainedMethod
 from memedynamics.training import trainer, trainer_config
 from memedynamics.vlm import load_model, load_processor
 
@@ -23,11 +21,7 @@ def main(
     rollouts: Path,
     run: Path,
     method: TrainedMethod,
-    training: dict[str, object],
-    adapter: Adapter,
-    base: BaseModelConfig,
-    prompt: Prompt,
-    question: str,
+    matched: Matched,
     fractions: list[float],
     seed: int,
     threads: int,
@@ -37,14 +31,13 @@ def main(
     torch.set_num_threads(threads)
     outputs = {"milestones": milestones, "history": history, "rollouts": rollouts, "run": run}
     pairs, memes = tables.read(preferences, "preferences"), tables.read(data, "data")
-    rows = training_rows(pairs, memes, prompt, question, "paired")
-    config = trainer_config("dpo", {**training, **method.args}, work / "checkpoints", seed, base.dtype)
-    policy, processor = load_model(model, base.dtype, base.attn_implementation), load_processor(model)
-    examples = dataset("dpo", rows, processor, end_token(policy, processor))
-    hooks = runs.hooks(config, fractions, work, run)
-    made = trainer(config, policy, processor, examples, lora_config(policy, method.adapter or adapter), hooks=hooks)
-    runs.train(made)
-    runs.write(made, rows, fractions, work, outputs)
+    rows = training_rows(pairs, memes, matched.prompt, matched.question, "paired")
+    args = {**matched.training, **method.args}
+    config = trainer_config("dpo", args, work / "checkpoints", seed, matched.base.dtype)
+    policy = load_model(model, matched.base.dtype, matched.base.attn_implementation)
+    adapter, hooks = method.adapter or matched.adapter, runs.hooks(config, fractions, work, run)
+    made = trainer(config, policy, load_processor(model), rows, adapter, hooks=hooks)
+    runs.carry_out(made, rows, fractions, work, outputs)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,10 @@ from typing import Literal
 import torch
 
 from memedynamics import runs, tables
-from memedynamics.adapters import lora_config
-from memedynamics.config import Adapter, BaseModelConfig, Sampling, TrainedMethod
-from memedynamics.examples import dataset, end_token, training_rows
+from memedynamics.config import Sampling
+from memedynamics.examples import training_rows
 from memedynamics.job import run
-from memedynamics.prompts import Prompt
+from memedynamics.methods import Matched, TrainedMethod
 from memedynamics.rewards import reward_functions
 from memedynamics.rollouts import recorded
 from memedynamics.training import trainer, trainer_config
@@ -26,11 +25,7 @@ def main(
     rollouts: Path,
     run: Path,
     method: TrainedMethod,
-    training: dict[str, object],
-    adapter: Adapter,
-    base: BaseModelConfig,
-    prompt: Prompt,
-    question: str,
+    matched: Matched,
     fractions: list[float],
     rewards: dict[str, float],
     sampling: Sampling,
@@ -43,17 +38,14 @@ def main(
     torch.set_num_threads(threads)
     outputs = {"milestones": milestones, "history": history, "rollouts": rollouts, "run": run}
     pairs, memes = tables.read(preferences, "preferences"), tables.read(data, "data")
-    rows = training_rows(pairs, memes, prompt, question, method.train_prompts or train_prompts)
-    args = {**training, **method.args}
-    config = trainer_config("grpo", args, work / "checkpoints", seed, base.dtype, sampling, rewards)
-    policy, processor = load_model(model, base.dtype, base.attn_implementation), load_processor(model)
-    examples = dataset("grpo", rows, processor, end_token(policy, processor))
-    graders = recorded(reward_functions(rewards, prompt), config, work / "rollouts")
-    hooks = runs.hooks(config, fractions, work, run)
-    lora = lora_config(policy, method.adapter or adapter)
-    made = trainer(config, policy, processor, examples, lora, graders, hooks)
-    runs.train(made)
-    runs.write(made, rows, fractions, work, outputs)
+    rows = training_rows(pairs, memes, matched.prompt, matched.question, method.train_prompts or train_prompts)
+    args = {**matched.training, **method.args}
+    config = trainer_config("grpo", args, work / "checkpoints", seed, matched.base.dtype, sampling, rewards)
+    graders = recorded(reward_functions(rewards, matched.prompt), config, work / "rollouts")
+    policy = load_model(model, matched.base.dtype, matched.base.attn_implementation)
+    adapter, hooks = method.adapter or matched.adapter, runs.hooks(config, fractions, work, run)
+    made = trainer(config, policy, load_processor(model), rows, adapter, graders, hooks)
+    runs.carry_out(made, rows, fractions, work, outputs)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,106 @@
+"""Figure of the analysis `summary`: what each method did, side by side, and what the data says to each question."""
+
+from collections.abc import Sequence
+from html import escape
+from itertools import groupby
+
+import plotly.graph_objects as go
+import polars as pl
+from plotly.subplots import make_subplots
+
+from memedynamics import figures, panels
+from memedynamics.claims import UNDECIDED
+from memedynamics.questions import ALL_RUNS
+
+PANELS = [
+    ("accuracy_gain", "Accuracy gain, val", "share of answers", True),
+    ("forward_kl", "KL(π<sub>0</sub>‖π), val", "nat / response", True),
+    ("forward_kl_out_of_domain", "KL out of domain", "nat / response", True),
+    ("gain_per_nat", "Accuracy gain per nat", "1 / nat", True),
+    ("displaced_share", "Displaced pairs", "share of pairs", True),
+    ("effective_rank_at_norm", "Directions at equal ‖ΔW‖", "effective rank", False),
+    ("image_attention_shift", "Shift to the picture", "share of attention", True),
+    ("decision_entropy", "Entropy of the decision", "nat", False),
+    ("train_val_gap", "Accuracy, train − val", "share of answers", True),
+    ("overfit_index", "Overfit index, picture", "Sharpe ratio", True),
+    ("tokens", "Tokens trained on", "token", True),
+    ("flops", "Cost of training", "FLOP", True),
+]
+ACROSS = 4
+NOTE = (
+    "a–j: end of training, mean over prompts (f: over modules), bars 95 % cluster bootstrap (f: over layers). "
+    "c: each out-of-domain set, left to right. d: blank where the KL is under the noise floor.<br>"
+    "f: effective rank of the update, each run read where its norm passes the smallest final one. "
+    "g: attention of the last prompt token on the picture, policy minus base.<br>"
+    "A claim needs every seed’s interval (p is the largest), all runs of one method on one side of the other’s, two "
+    "seeds or more,<br>and Holm’s correction over all claims below; relations have n = runs. Not decided is not equal."
+)
+WORDS = {"forward_kl": "KL in domain", "forward_kl_out_of_domain": "KL out of domain", "accuracy": "accuracy"}
+WORDS |= {"accuracy_gain_out_of_domain": "accuracy gain out of domain", "decision_entropy": "entropy"}
+
+
+def figure_summary(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figure:
+    """The figure of `frame`, a table of the analysis `summary`; `notes` on the study close its caption."""
+    rows = len(PANELS) // ACROSS
+    claimed = claims_table(frame)
+    share = 1.4 + 0.36 * len(claimed) / 3
+    specs = [[{}] * ACROSS] * rows + [[{"type": "table", "colspan": ACROSS}, *[None] * (ACROSS - 1)]]
+    figure = make_subplots(
+        rows=rows + 1, cols=ACROSS, specs=specs, row_heights=[1] * rows + [share],
+        vertical_spacing=0.09 * 4 / (rows + share), horizontal_spacing=0.085,
+    )  # fmt: skip
+    table = frame.filter(pl.col("question").is_null())
+    for place, (statistic, text, unit, from_zero) in enumerate(PANELS):
+        row, col = place // ACROSS + 1, place % ACROSS + 1
+        panels.title(figure, row, col, chr(ord("a") + place), text)
+        panels.by_method(figure, row, col, table.filter(pl.col("statistic") == statistic), unit)
+        if from_zero:
+            figure.add_hline(y=0, line={"color": figures.COLOURS["base"], "width": 1}, row=row, col=col)
+    _questions(figure, rows + 1, claimed)
+    shown = frame.filter(pl.col("method") != ALL_RUNS)
+    return figures.finish(figure, shown, "What each method did", NOTE, rows + share, notes)
+
+
+def claims_table(frame: pl.DataFrame) -> list[tuple[str, str, str, str, str]]:
+    """(question, claim, differences by seed, Holm's p, verdict) of every claim; a question is written once."""
+    asked = frame.filter(pl.col("question").is_not_null())
+    order = list(dict.fromkeys(asked["question"]))
+    found = []
+    for row in asked.filter(pl.col("statistic") == "p_holm").to_dicts():
+        same = [pl.col(key) == row[key] for key in ("question", "method", "versus", "dataset", "split")]
+        own = asked.filter(*same, pl.col("statistic").is_in(["difference", "correlation"])).sort("seed")
+        numbers = "; ".join(_number(each) for each in own.to_dicts())
+        p = "" if row["value"] is None else f"{row['value']:.2g}"
+        found.append((row["question"], _who(row), numbers, p, row["verdict"]))
+    found.sort(key=lambda line: order.index(line[0]))
+    lines = []
+    for question, same in groupby(found, key=lambda line: line[0]):
+        lines += [(question if i == 0 else "", *line[1:]) for i, line in enumerate(same)]
+    return lines
+
+
+def _who(row: dict) -> str:
+    if row["method"] != ALL_RUNS:
+        return f"{figures.name(row['method'])} − {figures.name(row['versus'])}"
+    x, _, y = row["versus"].partition(", ")
+    return f"{WORDS.get(x, x)} with {WORDS.get(y, y)}" + (f" ({row['dataset']})" if "out" in y else "")
+
+
+def _number(row: dict) -> str:
+    who = f"ρ, n = {row['n']} runs" if row["statistic"] == "correlation" else f"seed {row['seed']}"
+    if row["value"] is None:
+        return f"{who}: –"
+    ends = "" if row["ci_low"] is None else f" [{row['ci_low']:.3g}, {row['ci_high']:.3g}]"
+    return f"{who}: {row['value']:+.3g}{ends}"
+
+
+def _questions(figure: go.Figure, row: int, lines: Sequence[tuple[str, ...]]) -> None:
+    head = ["question", "claim", "difference or correlation [95 %]", "p (Holm)", "what this data says"]
+    columns = [[escape(text, quote=False) for text in column] for column in zip(*lines, strict=True)] or [[]] * 5
+    said = [f"<b>{text}</b>" if text and UNDECIDED.split(":")[0] not in text else text for text in columns[4]]
+    look = {"align": "left", "line_color": "#dddddd", "height": 22}
+    figure.add_table(
+        header={"values": [f"<b>{text}</b>" for text in head], "fill_color": "#f2f2f2", **look},
+        cells={"values": [*columns[:4], said], "fill_color": "white", **look},
+        columnwidth=[30, 20, 34, 8, 18], row=row, col=1,
+    )  # fmt: skip

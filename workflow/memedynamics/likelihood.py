@@ -1,0 +1,230 @@
+"""What training did to the likelihood of the chosen and the rejected response, and of texts beside them.
+
+The pair of a prompt is two fixed base samples (`preferences`), so no policy chooses what it is measured on; `split`
+val and the other datasets were never trained on. Natural logarithms, nat.
+
+1. change = log π(y) − log π0(y), summed over the response's tokens, mean over prompts; `change_per_token` is a ratio of
+   sums, so that long responses count by their length. `fell_share`: prompts whose response became less likely.
+2. margin = change of the chosen minus change of the rejected; the implicit reward is β·change (Rafailov et al.
+   2305.18290). `accuracy`: share of margins above 0, a tie counting ½. Rewards and `dpo_loss` −log σ(β·margin) need the
+   β a method was trained with: methods without one have the margin alone.
+3. Likelihood displacement (Razin et al. 2410.08847): the chosen falls and the margin is above 0. `displaced_share`.
+4. Its predictor: `ches_correlation` is Spearman's between CHES under π0 and the change of the chosen over the pairs, a
+   negative one as published; `ches_normalised` divides each sum of states by its response's tokens (same paper).
+5. Squeezing (Ren & Sutherland 2407.10490): the same for the texts of `probe_texts`, val alone. Sums grow with length
+   and a text that was never plausible can lose hundreds of nat: compare per token.
+6. The base's change is 0 by definition, so a change is itself the paired difference with the base. What rounding makes
+   of it, π0 against itself through the other code path, is `noise_floor`: mean |change|. Smaller changes have no sign.
+7. Strata: `pair_type` wrong_answer, bad_format (where every well-formed sample was right) and all. Spearman on few
+   pairs is wide; n says how many.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import polars as pl
+
+from memedynamics import curves
+from memedynamics.curves import Views
+from memedynamics.errors import InputError
+from memedynamics.gather import BASE, CURVE, MEME, finish
+from memedynamics.preferences import Rule
+from memedynamics.probe_pairs import pairs
+from memedynamics.rank_correlation import correlation
+from memedynamics.stats import ratio
+
+TEXTS = ("chosen", "rejected", "correct_other", "other_image", "gold_answer", "greedy", "permuted")
+PREDICTORS = ("ches", "ches_normalised")
+ALL = "all"
+NO_BETA = "it was trained without the β that scales an implicit reward"
+
+RESPONSES = ["fraction", "probe_kind", *MEME, "sample", "logp", "ref_logp", "num_tokens", *PREDICTORS]
+TEXT_COLUMNS = ["present", "logp", "tokens", "change", "fell", "noise"]
+PAIR_COLUMNS = ["present", "margin", "wider", "displaced", "reward_chosen", "reward_rejected", "reward_margin", "loss"]
+NEED_BETA = ("reward_chosen", "reward_rejected", "reward_margin", "dpo_loss")
+
+
+def _mean(column: str) -> tuple:
+    return lambda sums: ratio(sums[column], sums["present"])
+
+
+def _per_token(column: str) -> tuple:
+    return lambda sums: ratio(sums[column], sums["tokens"])
+
+
+TEXT_STATISTICS: curves.Statistics = {
+    "logp": ("nat", _mean("logp")),
+    "logp_per_token": ("nat/token", _per_token("logp")),
+    "change": ("nat", _mean("change")),
+    "change_per_token": ("nat/token", _per_token("change")),
+    "fell_share": ("1", _mean("fell")),
+    "noise_floor": ("nat", _mean("noise")),
+}
+PAIR_STATISTICS: curves.Statistics = {
+    "margin": ("nat", _mean("margin")),
+    "accuracy": ("1", _mean("wider")),
+    "displaced_share": ("1", _mean("displaced")),
+    "reward_chosen": ("nat", _mean("reward_chosen")),
+    "reward_rejected": ("nat", _mean("reward_rejected")),
+    "reward_margin": ("nat", _mean("reward_margin")),
+    "dpo_loss": ("nat", _mean("loss")),
+}
+COMPARED = ("change", "change_per_token", "margin", "accuracy", "displaced_share")
+
+
+def texts(probes: pl.DataFrame, rule: Rule) -> pl.DataFrame:
+    """Which probes are measured: probe_kind, MEME, sample, text (one of TEXTS) and pair_type.
+
+    `probes`: schema `probes`; its base samples give the pairs by `rule`. Raises InputError where none gives one.
+    """
+    if probes.is_empty() or (paired := pairs(probes, rule)).is_empty():
+        raise InputError("probes: no prompt gives a pair; raise sampling.num_samples or probe more prompts")
+    keys = ["probe_kind", *MEME, "sample", "text", "pair_type"]
+    roles = [
+        paired.with_columns(probe_kind=pl.lit("base_sample"), sample=f"{role}_sample", text=pl.lit(role)).select(keys)
+        for role in ("chosen", "rejected")
+    ]
+    beside = probes.filter(pl.col("probe_kind").is_in(TEXTS)).with_columns(text="probe_kind").join(paired, MEME)
+    return pl.concat([*roles, beside.select(keys)])
+
+
+def per_text(responses: pl.DataFrame, wanted: pl.DataFrame) -> pl.DataFrame:
+    """TEXT_COLUMNS, pair_type and PREDICTORS by CURVE and MEME, the text in place of CURVE's probe_kind.
+
+    `responses`: RESPONSES with method and seed, of one run or more; `wanted` from `texts`. Raises InputError naming
+    run and text where a milestone lacks one: the probes have changed since they were scored.
+    """
+    found = responses.join(wanted, ["probe_kind", *MEME, "sample"]).drop("probe_kind")
+    _refuse_gaps(found, responses, wanted)
+    base, change = pl.col("method") == BASE, pl.col("logp") - pl.col("ref_logp")
+    return found.with_columns(
+        probe_kind="text",
+        present=pl.lit(1.0),
+        logp=pl.when(base).then("ref_logp").otherwise("logp"),
+        tokens=pl.col("num_tokens").cast(pl.Float64),
+        change=pl.when(base).then(0.0).otherwise(change),
+        fell=(~base & (change < 0)).cast(pl.Float64),
+        noise=pl.when(base).then(change.abs()).otherwise(0.0),
+    ).select(*CURVE, *MEME, "pair_type", *TEXT_COLUMNS, *PREDICTORS)
+
+
+def _refuse_gaps(found: pl.DataFrame, responses: pl.DataFrame, wanted: pl.DataFrame) -> None:
+    milestones = responses.filter(pl.col("probe_kind") != "own_sample").select("method", "seed", "fraction").unique()
+    every = milestones.join(wanted.select("text", *MEME, "sample"), how="cross")
+    keys = ["method", "seed", "fraction", "text", *MEME]
+    lost = every.join(found, keys, "anti", nulls_equal=True).sort(keys)
+    if len(lost):
+        method, seed, fraction, text, *meme = lost.select(keys).row(0)
+        whose = method if seed is None else f"{method}/seed{seed}"
+        raise InputError(
+            f"responses/{whose}: at fraction {fraction:g} {len(lost)} texts of the probes are not scored "
+            f"(the {text} of {'/'.join(meme)} is the first); score it again"
+        )
+
+
+def per_pair(measured: pl.DataFrame, beta: Mapping[str, float]) -> pl.DataFrame:
+    """PAIR_COLUMNS by CURVE and MEME, with probe_kind pair; `measured` from `per_text`, `beta` by method.
+
+    Rewards and loss are NaN for methods without a β, but for the base, whose rewards are 0 whatever it is.
+    """
+    keys = ["method", "seed", "fraction", *MEME]
+    side = {role: measured.filter(probe_kind=role).select(*keys, "pair_type", role="change") for role in TEXTS[:2]}
+    both = side["chosen"].join(side["rejected"], keys, suffix="_rejected", nulls_equal=True)
+    plus, minus = pl.col("role"), pl.col("role_rejected")
+    scale = pl.col("method").replace_strict({**beta, BASE: 0.0}, default=float("nan"), return_dtype=pl.Float64)
+    margin = plus - minus
+    return both.with_columns(
+        probe_kind=pl.lit("pair"),
+        present=pl.lit(1.0),
+        margin=margin,
+        wider=(margin > 0).cast(pl.Float64) + (margin == 0).cast(pl.Float64) / 2,
+        displaced=((plus < 0) & (margin > 0)).cast(pl.Float64),
+        reward_chosen=scale * plus,
+        reward_rejected=scale * minus,
+        reward_margin=scale * margin,
+        loss=_softplus(-scale * margin),
+    ).select(*CURVE, *MEME, "pair_type", *PAIR_COLUMNS)
+
+
+def _softplus(x: pl.Expr) -> pl.Expr:
+    """log(1 + e^x) without overflow."""
+    return pl.max_horizontal(x, 0.0 * x) + (-x.abs()).exp().log1p()
+
+
+def measure(
+    measured: pl.DataFrame, beta: Mapping[str, float], prompts: pl.DataFrame, runs: pl.DataFrame, resamples: int
+) -> pl.DataFrame:
+    """The analysis `likelihood`, in its schema (`study` left to the writer).
+
+    `measured` from `per_text`, of all runs and the base; `beta` of implicit rewards by method, `prompts` from
+    gather.prompts, `runs` from gather.milestones.
+    """
+    rows: list[dict] = []
+    for part in curves.by_split(measured):
+        rows += _rows(part, TEXT_COLUMNS, TEXT_STATISTICS, prompts, resamples)
+        rows += _correlations(part, prompts, resamples)
+    for part in curves.by_split(per_pair(measured, beta)):
+        rows += _rows(part, PAIR_COLUMNS, PAIR_STATISTICS, prompts, resamples)
+    is_base, floor = pl.col("method") == BASE, pl.col("statistic") == "noise_floor"
+    lacking = pl.col("statistic").is_in(NEED_BETA) & ~is_base & ~pl.col("method").is_in(list(beta))
+    table = pl.DataFrame(rows, infer_schema_length=None).filter(~floor | is_base)
+    return finish(table.with_columns(missing=pl.when(lacking).then(pl.lit(NO_BETA))), runs)
+
+
+def _rows(
+    frame: pl.DataFrame, columns: list[str], statistics: curves.Statistics, prompts: pl.DataFrame, resamples: int
+) -> list[dict]:
+    memes, who, views = curves.place(frame, prompts, columns)
+    keys, index = _strata(frame, memes, who, views)
+    compared = [(a, b) for a, b in combinations(range(len(who)), 2) if _comparable(who[a], who[b])]
+    pairs_of_views = [views.pair(*pair) for pair in compared]
+    against = [{**_key(memes, who[a]), "versus": who[b]["method"]} for a, b in compared]
+    estimates = curves.evaluate(views, columns, statistics, *curves.resampling(memes, resamples))
+    gaps = {name: estimates[name] for name in COMPARED if name in estimates}
+    return curves.level_rows(keys, views, index, estimates) + curves.difference_rows(
+        against, views, pairs_of_views, gaps
+    )
+
+
+def _strata(
+    frame: pl.DataFrame, memes: pl.DataFrame, who: Sequence[dict], views: Views
+) -> tuple[list[dict], list[int]]:
+    """A key and a view of every curve of `who` on all its prompts and on those of each pair type."""
+    types = memes.join(frame.select(*MEME, "pair_type").unique(), MEME, "left", maintain_order="left")["pair_type"]
+    masks = {ALL: None} | {name: (types == name).to_numpy() for name in sorted(set(types))}
+    keys, index = [], []
+    for curve, one in enumerate(who):
+        for name, mask in masks.items():
+            keys.append(_key(memes, one, name))
+            index.append(views.add(curve, mask))
+    return keys, index
+
+
+def _key(memes: pl.DataFrame, curve: dict, pair_type: str = ALL) -> dict:
+    named = {"text" if name == "probe_kind" else name: value for name, value in curve.items()}
+    where = {name: memes[name][0] for name in ("dataset", "split")}
+    return {**where, **named, "pair_type": pair_type, "versus": None}
+
+
+def _comparable(one: dict, other: dict) -> bool:
+    """Two methods on the same text at equal seed and milestone."""
+    same = all(one[name] == other[name] for name in ("seed", "fraction", "probe_kind"))
+    return same and BASE not in (one["method"], other["method"]) and one["method"] != other["method"]
+
+
+def _correlations(frame: pl.DataFrame, prompts: pl.DataFrame, resamples: int) -> list[dict]:
+    """Rows of Spearman's correlation between π0's predictors and the change of the chosen, over prompts."""
+    chosen = frame.filter(probe_kind="chosen")
+    base = chosen.filter(method=BASE).select(*MEME, *PREDICTORS)
+    policies = chosen.filter(pl.col("method") != BASE)
+    if policies.is_empty():
+        return []
+    memes, who, views = curves.place(policies, prompts, ["present", "change"])
+    keys, index = _strata(policies, memes, who, views)
+    cluster, weights = curves.resampling(memes, resamples)
+    known = memes.join(base, MEME, "left", maintain_order="left")
+    estimates = {
+        f"{name}_correlation": correlation(views, 1, known[name].to_numpy(), cluster, weights) for name in PREDICTORS
+    }
+    keys = [{**key, "text": "pair"} for key in keys]
+    return curves.level_rows(keys, views, index, estimates)

@@ -1,0 +1,85 @@
+"""What every costly rule of a study has to do: jobs and units of work. Arithmetic alone: no torch, no files."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from memedynamics.config import Study
+from memedynamics.plan import Schedule
+
+# Perturbed pictures besides noise: clean, blur, JPEG, blank, another picture.
+PERTURBATIONS = 5
+
+
+class Load(NamedTuple):
+    """What one rule has to do in the whole study: jobs, and units of work (`unit` says which)."""
+
+    rule: str
+    jobs: int
+    units: int
+    unit: str
+    gpu: bool
+
+
+def planned(study: Study, rows: dict[tuple[str, str], int], schedules: dict[str, Schedule]) -> list[Load]:
+    """The work of every costly rule, from the number of memes by (dataset, split) and each method's schedule."""
+    samples, seeds = study.sampling.num_samples, len(study.seeds)
+    between, final = own_responses(study, rows)
+    trained = [name for name, method in study.methods.items() if method.kind != "external"]
+    # A run trained elsewhere has no milestone but its end.
+    runs = len(trained) * seeds + len(study.methods) - len(trained)
+    own = runs * final + len(trained) * seeds * between
+    scored = 1 + runs + len(trained) * seeds * (len(study.milestones) - 2)
+    probes = probed(study, rows) * samples
+    shards = study.scoring.shards
+    return [
+        Load("prepare_dataset", len({d for d, _ in rows}), sum(rows.values()), "memes", False),
+        Load("sample_base", len(rows) * study.sampling.shards, sum(rows.values()) * samples, "responses", True),
+        Load("preflight", len(trained), len(trained), "methods", True),
+        *[
+            Load(f"train {name}", seeds, seeds * schedules[name].total_steps * schedules[name].effective_batch, what, 1)
+            for name in trained
+            for what in [
+                {"dpo": "pairs", "grpo": "completions", "em": "completions"}.get(study.methods[name].kind, "examples")
+            ]
+        ],
+        Load("sample_policy", runs, own, "responses", True),
+        Load("score", (runs + 1) * shards, scored * probes + own, "responses", True),
+        *extractions(study, rows, runs, scored),
+    ]
+
+
+def own_responses(study: Study, rows: dict[tuple[str, str], int]) -> tuple[int, int]:
+    """Responses that one run draws itself: at all milestones between (a few val prompts), at its end (final sets)."""
+    samples = study.sampling.num_samples
+    val = rows.get((study.in_domain, "val"), 0)
+    final = {
+        "val": val,
+        "test": rows.get((study.in_domain, "test"), 0),
+        "out_of_domain": sum(rows.get((name, "test"), 0) for name in study.out_of_domain),
+    }
+    between = (len(study.milestones) - 2) * min(study.own_samples.milestones, val)
+    return samples * between, samples * sum(final[part] for part in study.own_samples.final)
+
+
+def probed(study: Study, rows: dict[tuple[str, str], int]) -> int:
+    """Prompts whose base samples every policy scores."""
+
+    def of(name: str, split: str, limit: int | None) -> int:
+        return min(rows.get((name, split), 0), limit if limit is not None else 1 << 60)
+
+    inside = of(study.in_domain, "train", study.probes.train) + of(study.in_domain, "val", study.probes.val)
+    return inside + sum(of(name, "test", study.probes.out_of_domain) for name in study.out_of_domain)
+
+
+def extractions(study: Study, rows: Mapping[tuple[str, str], int], runs: int, policies: int) -> list[Load]:
+    """Jobs and units of every extraction; `rows`: memes by (dataset, split), `policies`: runs' milestones in all."""
+    home = study.in_domain
+    probed = [count for (name, split), count in rows.items() if (name, split) != (home, "test")]
+    looked = sum(min(study.attention.memes, count) for count in rows.values())
+    pictures = looked * (len(study.attention.noise) + PERTURBATIONS)
+    return [
+        Load("extract_attention", runs + 1, (policies + runs) * pictures, "pictures", True),
+        Load("extract_sharpe", runs + 1, policies * sum(min(study.sharpe.memes, n) for n in probed), "memes", True),
+        Load("extract_gradients", runs + 1, policies * min(study.gradients.memes, rows[home, "val"]), "memes", True),
+        Load("extract_spectrum", runs, policies - 1, "milestones", True),
+    ]

@@ -1,0 +1,95 @@
+"""Mean and variance of gradients that come in batches and are never kept, and sketches of them that are.
+
+1. Moments are Welford's, a batch at a time (Chan, Golub & LeVeque 1983): no difference of large sums.
+2. A sketch of `SIZE` numbers stands for a gradient of millions: every coordinate gets a random sign and is added to one
+   of SIZE sums (CountSketch; Charikar, Chen & Farach-Colton 2002). Inner products of sketches are unbiased for those
+   of the gradients, with a standard error of about √(2/SIZE) of the product of norms; signs depend on the layer's name
+   alone, so sketches of all samples, splits and policies compare, and those of several layers add up.
+"""
+
+import functools
+import zlib
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+SIZE = 512
+
+
+class Moments(NamedTuple):
+    """Of n samples, element-wise."""
+
+    n: int
+    mean: Tensor
+    squares: Tensor  # sum of squared deviations from the mean
+
+
+States = dict[float, dict[str, Moments]]  # by fraction and layer
+
+
+class Strength(NamedTuple):
+    """A layer's gradients in four numbers, over its `parameters` coordinates."""
+
+    mean_sq: float  # Σ ḡ²
+    var: float  # Σ s², s² the sample variance (n − 1)
+    ratio: float  # mean of ḡ²/s² over the coordinates with s² > 0; NaN where there are none
+    parameters: int
+
+
+def moments(samples: Tensor) -> Moments:
+    """Moments of `samples` (n, …)."""
+    mean = samples.mean(0)
+    return Moments(len(samples), mean, (samples - mean).square().sum(0))
+
+
+def merged(one: Moments | None, other: Moments) -> Moments:
+    """Moments of both sets of samples together; None is the empty set."""
+    if one is None:
+        return other
+    n, gap = one.n + other.n, other.mean - one.mean
+    squares = one.squares + other.squares + gap.square() * (one.n * other.n / n)
+    return Moments(n, one.mean + gap * (other.n / n), squares)
+
+
+class Gradients:
+    """The moments by layer and the samples' sketches (n, SIZE) of one batch: a `per_sample.Consumer`."""
+
+    def __init__(self) -> None:
+        self.moments: dict[str, Moments] = {}
+        self.sketches: Tensor | None = None
+
+    def __call__(self, name: str, gradients: Tensor) -> None:
+        """Take in a layer's per-sample gradients (n, out, in)."""
+        self.moments[name] = moments(gradients)
+        drawn = sketch(gradients, name)
+        self.sketches = drawn if self.sketches is None else self.sketches + drawn
+
+
+def join(states: States, batch: States) -> None:
+    """Take a batch's moments into `states`."""
+    for fraction, layers in batch.items():
+        known = states.setdefault(fraction, {})
+        known |= {name: merged(known.get(name), found) for name, found in layers.items()}
+
+
+def strength(found: Moments) -> Strength:
+    """The numbers that signal and noise of a layer are made of; needs two samples or more."""
+    mean_sq, var = found.mean.double().square(), found.squares.double() / (found.n - 1)
+    alive = var > 0
+    ratio = (mean_sq[alive] / var[alive]).mean().item()
+    return Strength(mean_sq.sum().item(), var.sum().item(), ratio, var.numel())
+
+
+def sketch(gradients: Tensor, name: str) -> Tensor:
+    """Sketches (n, SIZE) of `gradients` (n, …) of the layer `name`."""
+    flat = gradients.flatten(1)
+    signed = flat * _signs(name, flat.shape[1], flat.device)
+    return functional.pad(signed, (0, -flat.shape[1] % SIZE)).view(len(flat), -1, SIZE).sum(1)
+
+
+@functools.cache
+def _signs(name: str, count: int, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    return (torch.randint(2, (count,), generator=generator, dtype=torch.int8) * 2 - 1).to(device)

@@ -1,0 +1,161 @@
+"""Signal and noise of the gradients: do the memes of a split pull the adapter in one direction?
+
+1. Gradients of the gold answer's NLL behind the fixed base text, with respect to the factor B of each adapted layer,
+   one a meme: ḡ their mean, s² their variance. One scalar for all methods, whatever they were trained on. B, since in
+   the base's fresh adapter B = 0 and A has no gradient; the base's is that of a fresh adapter of the study.
+2. `snr` = Σḡ²/Σs² − 1/n, sums over a layer's entries (module `all`: over all layers'). The plug-in Σḡ²/Σs²
+   (`snr_plug_in`) has a floor of 1/n, which noise alone reaches: E ḡ² = (E g)² + s²/n.
+3. `gsnr` = the mean over entries of ḡ²/s², less 1/n (Liu et al., ICLR 2020, bias-corrected), `gsnr_plug_in` without.
+   Of Gaussian gradients it is still too large by the factor (n − 1)/(n − 3) of E 1/s²; `snr` is not.
+4. `osgr`: one-step generalisation ratio, by how much a step on these n memes lowers the expected loss, relative to
+   their own: R = Σ(E g)²/Σ((E g)² + s²/n) = snr/(snr + 1/n) (Liu et al.; with their weights W_j those of plain gradient
+   descent, which makes it a function of `snr`). It depends on n, and takes the memes as fresh draws; `osgr_measured`
+   does not: ⟨ḡ_train, ḡ_val⟩/|ḡ_train|², to first order what a step on the train memes does for val, relative to train.
+5. Intervals, of module `all`, are the cluster bootstrap over the memes' sketches (`moments`), whose replicates are
+   corrected for the noise that resampling adds, s²/n, and scaled to the exact value. Layers have none.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from memedynamics import curves, stats
+from memedynamics.gather import MEME
+
+RUN = ["method", "seed", "fraction"]
+WITHOUT = "its weights are not LoRA factors, whose gradients are compared"
+
+
+class Strengths(NamedTuple):
+    """Squared mean and variance of gradients, exact or by replicate, and how many memes they are of."""
+
+    mean_sq: np.ndarray
+    var: np.ndarray
+    n: int
+
+
+def snr(found: Strengths) -> np.ndarray:
+    """(ḡ² − s²/n)/s², the bias-corrected signal-to-noise ratio; NaN without variance."""
+    return stats.ratio(found.mean_sq, found.var) - 1 / found.n
+
+
+def osgr(ratio: np.ndarray, n: int) -> np.ndarray:
+    """r/(r + 1/n): the one-step generalisation ratio at signal-to-noise ratio r (Liu et al., ICLR 2020)."""
+    return stats.ratio(ratio, ratio + 1 / n)
+
+
+def rows(signals: pl.DataFrame, extracts: pl.DataFrame, prompts: pl.DataFrame, resamples: int) -> list[dict]:
+    """The rows of the analysis `sharpe` that are of gradients.
+
+    `signals`: schema `extract_signal`, `extracts`: `extract_sharpe`, each with method and seed.
+    """
+    exact = _whole(signals)
+    found = [row for part in signals.iter_rows(named=True) for row in _values(part)]
+    sketches = extracts.filter(group="all").drop_nulls("gradient")
+    for _, part in sorted(sketches.group_by("method", "seed", "fraction", "dataset"), key=lambda item: str(item[0])):
+        found += _with_intervals(part, exact, prompts, resamples)
+    return found + _missing(signals, extracts)
+
+
+def _whole(signals: pl.DataFrame) -> pl.DataFrame:
+    """The whole adapter's strengths: sums over its layers."""
+    weighted = (pl.col("ratio") * pl.col("parameters")).sum() / pl.col("parameters").sum()
+    return signals.group_by(*RUN, "dataset", "split").agg(
+        pl.col("mean_sq", "var").sum(), pl.col("n").first(), ratio=weighted, module=pl.lit("all")
+    )
+
+
+def _values(row: dict) -> Iterator[dict]:
+    """The statistics of one layer, or of the whole, at one milestone."""
+    n, none = row["n"], float("nan")
+    plug_in = stats.ratio(row["mean_sq"], row["var"]).item()
+    each = none if row["ratio"] is None else row["ratio"]
+    values = {"snr": plug_in - 1 / n, "snr_plug_in": plug_in, "gsnr": each - 1 / n, "gsnr_plug_in": each}
+    if row["split"] == "train":
+        values["osgr"] = osgr(np.array(plug_in - 1 / n), n).item()
+    return (_row(row, row["module"], name, value, n) for name, value in values.items())
+
+
+def _row(row: dict, module: str, statistic: str, value: float, n: int) -> dict:
+    key = {name: row[name] for name in (*RUN, "dataset", "split")}
+    own = {"group": "gradient", "module": module, "label": "all", "versus": None, "statistic": statistic}
+    return {**key, **own, "value": value, "ci_low": np.nan, "ci_high": np.nan, "n": n, "unit": "1"}
+
+
+def _with_intervals(sketches: pl.DataFrame, exact: pl.DataFrame, prompts: pl.DataFrame, resamples: int) -> list[dict]:
+    """The whole adapter's statistics at one milestone of one run."""
+    memes = prompts.join(sketches.select(MEME), on=MEME, how="semi").sort(MEME)
+    vectors = np.stack(memes.join(sketches, on=MEME, how="left", maintain_order="left")["gradient"].to_list())
+    cluster, weights = curves.resampling(memes, resamples)
+    run, means, found = sketches.row(0, named=True), {}, []
+    for split in sorted(set(memes["split"])):
+        row = exact.filter(
+            pl.col("method") == run["method"], pl.col("seed").eq_missing(run["seed"]),
+            fraction=run["fraction"], dataset=run["dataset"], split=split,
+        ).row(0, named=True)  # fmt: skip
+        here = (memes["split"] == split).to_numpy()
+        drawn = Resampled.of(vectors[here], cluster[here], weights)
+        means[split] = drawn, row
+        replicates = drawn.plug_in() * (row["mean_sq"] / row["var"]) / drawn.plain
+        spread = {"snr": replicates - 1 / row["n"], "snr_plug_in": replicates}
+        spread["osgr"] = osgr(spread["snr"], row["n"])
+        for known in _values(row):
+            low, high = stats.interval(spread[known["statistic"]]) if known["statistic"] in spread else (np.nan,) * 2
+            found.append({**known, "ci_low": float(low), "ci_high": float(high)})
+    return found + (_measured(means) if {"train", "val"} <= set(means) else [])
+
+
+class Resampled(NamedTuple):
+    """Sketches of n memes: their mean, and by resample the mean and what its norm owes to resampling."""
+
+    mean: np.ndarray  # (SIZE,)
+    means: np.ndarray  # (R, SIZE)
+    var: np.ndarray  # (R,) Σ s²
+    n: int
+    plain: float  # plug-in of the sample itself
+
+    @classmethod
+    def of(cls, vectors: np.ndarray, cluster: np.ndarray, weights: np.ndarray) -> "Resampled":
+        """Of `vectors` (n, SIZE) under `weights` (R, clusters)."""
+        vectors = vectors.astype(np.float64)
+        n, norms = len(vectors), np.square(vectors).sum(1)
+        size, total, squares = (
+            stats.resampled_sums(values, cluster, weights) for values in (np.ones(n), vectors, norms)
+        )
+        means = stats.ratio(total, np.repeat(size[:, None], total.shape[1], 1))
+        var = stats.ratio(squares - size * np.square(means).sum(1), size - 1)
+        mean = vectors.mean(0)
+        own = np.square(vectors - mean).sum() / (n - 1)
+        return cls(mean, means, var, n, float(stats.ratio(np.square(mean).sum(), own)))
+
+    def squared(self) -> np.ndarray:
+        """|ḡ|² of every resample without the part that resampling adds, s²/n: (R,)."""
+        return np.square(self.means).sum(1) - self.var / self.n
+
+    def plug_in(self) -> np.ndarray:
+        """ḡ²/s² of every resample: (R,)."""
+        return stats.ratio(self.squared(), self.var)
+
+
+def _measured(means: dict[str, tuple[Resampled, dict]]) -> list[dict]:
+    (train, row), (val, other) = means["train"], means["val"]
+    value = train.mean @ val.mean / row["mean_sq"]
+    # Scaled to the exact value on average: subtracting what resampling adds could leave nothing to divide by.
+    norms = np.square(train.means).sum(1)
+    replicates = stats.ratio((train.means * val.means).sum(1), norms * (row["mean_sq"] / np.nanmean(norms)))
+    low, high = stats.interval(replicates)
+    n = min(row["n"], other["n"])
+    known = _row({**row, "split": "train-val"}, "all", "osgr_measured", float(value), n)
+    return [{**known, "ci_low": float(low), "ci_high": float(high)}]
+
+
+def _missing(signals: pl.DataFrame, extracts: pl.DataFrame) -> list[dict]:
+    """A row for every milestone of a run that has contributions of features but no gradients of factors."""
+    split = ["dataset", "split"]
+    known = signals.select(RUN).unique()
+    lacking = (
+        extracts.filter(split="val").select(*RUN, *split).unique().join(known, on=RUN, how="anti", nulls_equal=True)
+    )
+    return [_row(row, "all", "snr", np.nan, 0) | {"missing": WITHOUT} for row in lacking.sort(RUN).to_dicts()]

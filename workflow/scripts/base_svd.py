@@ -1,0 +1,31 @@
+"""Singular value decompositions of the base model's linear layers, once a base model; on a GPU where there is one."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from memedynamics import base_svds, job
+from memedynamics.checkpoints import MANIFEST
+from memedynamics.job import progress, run
+from memedynamics.weights import Weights, linears
+
+
+def main(model: Path, layers: Literal["all", "attention"], svd: Path, threads: int, work: Path) -> None:
+    """Write the folder `svd`, one file a linear layer of the text decoder in `model`; those done survive a kill."""
+    torch.set_num_threads(threads)
+    weights, folder = Weights(model), work / "svd"
+    folder.mkdir(parents=True, exist_ok=True)
+    for module in progress(linears(model, layers), "base SVD"):
+        file = folder / f"{module}{base_svds.SUFFIX}"
+        if not file.exists():
+            base_svds.write(weights(module), file)
+    # Jobs that read the folder know it by this file alone: it can hold 10 GB.
+    (folder / MANIFEST).write_text(json.dumps({"model": job.contents(model), "layers": layers}) + "\n")
+    svd.parent.mkdir(parents=True, exist_ok=True)
+    folder.rename(svd)
+
+
+if __name__ == "__main__":
+    run(main)

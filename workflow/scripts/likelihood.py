@@ -1,0 +1,33 @@
+"""Likelihood of chosen, rejected and further texts under every run at every milestone, against the base."""
+
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from memedynamics import gather, likelihood, tables
+from memedynamics.job import progress, run
+
+
+def main(
+    responses: list[Path],
+    probes: Path,
+    runs: list[Path],
+    data: list[Path],
+    table: Path,
+    resamples: int,
+    beta: dict[str, float],
+    pair_rule: Literal["paired", "seed"],
+) -> None:
+    """Write the analysis `likelihood` of the folders (or files) `responses` of the runs and the base."""
+    wanted = likelihood.texts(gather.finite(tables.read(probes, "probes"), probes), pair_rule)
+    measured = [
+        likelihood.per_text(gather.frames(found, "responses", likelihood.RESPONSES), wanted)
+        for found in progress(gather.by_run(responses).values(), "responses")
+    ]
+    frame = likelihood.measure(pl.concat(measured), beta, gather.prompts(data), gather.milestones(runs), resamples)
+    tables.write(frame, table, "likelihood")
+
+
+if __name__ == "__main__":
+    run(main)

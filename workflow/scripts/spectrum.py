@@ -1,0 +1,23 @@
+"""Spectra of the weight updates of every run: shape, size, intruders, sparsity, overlaps; also at equal norm."""
+
+from pathlib import Path
+
+from memedynamics import gather, spectrum, tables
+from memedynamics.job import run
+
+COLUMNS = [name for name in tables.SCHEMAS["extract_spectrum"].names if name != "study"]
+
+
+def main(extracts: list[Path], bases: list[Path], runs: list[Path], table: Path, resamples: int) -> None:
+    """Write the analysis `spectrum` of the runs' `extracts` and `bases`, both written by extract_spectrum."""
+    frame = spectrum.measure(
+        gather.frames(extracts, "extract_spectrum", COLUMNS),
+        {gather.run_of(path.with_suffix("")): path for path in bases},
+        gather.milestones(runs),
+        resamples,
+    )
+    tables.write(frame, table, "spectrum")
+
+
+if __name__ == "__main__":
+    run(main)

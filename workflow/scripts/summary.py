@@ -1,0 +1,54 @@
+"""All methods side by side, and the study's questions answered with numbers, intervals and the agreement of seeds."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+
+from memedynamics import gains, gather, summary, tables
+from memedynamics.job import run
+
+ANSWERS = ["fraction", *gather.MEME, "correct"]
+SCORES = ["fraction", "probe_kind", *gather.MEME, "kl_forward"]
+
+
+def main(
+    accuracy: Path,
+    kl: Path,
+    likelihood: Path,
+    spectrum: Path,
+    sharpe: Path,
+    attention: Path,
+    entropy: Path,
+    samples: list[Path],
+    base: list[Path],
+    responses: list[Path],
+    runs: list[Path],
+    data: list[Path],
+    table: Path,
+    resamples: int,
+    in_domain: str,
+    kinds: dict[str, str],
+) -> None:
+    """Write the analysis `summary`; `kinds` is each method's kind in the study file's order."""
+    found = {
+        "accuracy": tables.read(accuracy, "accuracy"),
+        "kl": tables.read(kl, "kl"),
+        "likelihood": tables.read(likelihood, "likelihood"),
+        "spectrum": tables.read(spectrum, "spectrum"),
+        "sharpe": tables.read(sharpe, "sharpe"),
+        "attention": tables.read(attention, "attention"),
+        "entropy": tables.read(entropy, "entropy"),
+    }
+    same = {"versus": "other_path", "statistic": "per_response", "estimator": "exact", "span": "all"}
+    floor = found["kl"].filter(**same)["ci_high"].max()
+    answers = pl.concat([gather.frames(paths, "samples", ANSWERS) for paths in (samples, base)])
+    scores = gather.frames(responses, "responses", SCORES)
+    gained = gains.rows(answers, scores, gather.prompts(data), floor or 0.0, resamples)
+    records = {gather.run_of(path): json.loads(path.read_text()) for path in runs}
+    frame = summary.measure(found, records, gained, gather.milestones(runs), kinds, in_domain)
+    tables.write(frame, table, "summary")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,46 @@
+"""Rejection-sampling fine-tuning (Yuan et al., 2308.01825): SFT on all correct samples of the paired prompts."""
+
+from pathlib import Path
+
+import torch
+
+from memedynamics import runs, tables
+from memedynamics.examples import correct_samples, training_rows
+from memedynamics.job import run
+from memedynamics.methods import Matched, TrainedMethod
+from memedynamics.training import trainer, trainer_config
+from memedynamics.vlm import load_model, load_processor
+
+
+def main(
+    model: Path,
+    preferences: Path,
+    data: Path,
+    samples: Path,
+    milestones: Path,
+    history: Path,
+    rollouts: Path,
+    run: Path,
+    method: TrainedMethod,
+    matched: Matched,
+    fractions: list[float],
+    seed: int,
+    threads: int,
+    work: Path,
+) -> None:
+    """Train with TRL's SFTTrainer and write the run's artefacts."""
+    torch.set_num_threads(threads)
+    outputs = {"milestones": milestones, "history": history, "rollouts": rollouts, "run": run}
+    pairs, memes = tables.read(preferences, "preferences"), tables.read(data, "data")
+    rows = training_rows(pairs, memes, matched.prompt, matched.question, "paired")
+    rows = correct_samples(rows, tables.read(samples, "samples", ["id", "sample", "text", "correct", "format_ok"]))
+    args = {**matched.training, **method.args}
+    config = trainer_config("rft", args, work / "checkpoints", seed, matched.base.dtype)
+    policy = load_model(model, matched.base.dtype, matched.base.attn_implementation)
+    adapter, hooks = method.adapter or matched.adapter, runs.hooks(config, fractions, work, run)
+    made = trainer(config, policy, load_processor(model), rows, adapter, hooks=hooks)
+    runs.carry_out(made, rows, fractions, work, outputs)
+
+
+if __name__ == "__main__":
+    run(main)
