@@ -7,7 +7,8 @@ rule analyses:
 # Inputs are unnamed: they are too many for one command line, so scripts are told the folders that hold them.
 rule accuracy:
     input:
-        ANALYSED,
+        ANSWERED,
+        RESPONSES,
     output:
         table=f"{ROOT}/analyses/accuracy.parquet",
     log:
@@ -27,6 +28,11 @@ rule accuracy:
 
 
 use rule accuracy as kl with:
+    input:
+        FOLDERS["runs"],
+        FOLDERS["data"],
+        TRACES,
+        RESPONSES,
     output:
         table=f"{ROOT}/analyses/kl.parquet",
     log:
@@ -39,7 +45,9 @@ use rule accuracy as kl with:
 
 use rule accuracy as likelihood with:
     input:
-        ANALYSED,
+        FOLDERS["runs"],
+        FOLDERS["data"],
+        RESPONSES,
         probes=rules.build_probes.output.probes,
     output:
         table=f"{ROOT}/analyses/likelihood.parquet",
@@ -53,9 +61,9 @@ use rule accuracy as likelihood with:
 
 use rule accuracy as rewards with:
     input:
-        ANALYSED,
-        HISTORIES,
-        ROLLOUTS,
+        ANSWERED,
+        FOLDERS["histories"],
+        FOLDERS["rollouts"],
         preferences=rules.build_preferences.output.preferences,
     output:
         table=f"{ROOT}/analyses/rewards.parquet",
@@ -64,7 +72,7 @@ use rule accuracy as rewards with:
     benchmark:
         f"{ROOT}/benchmarks/rewards.tsv"
     params:
-        **task("rewards", cfg=REWARDS, histories=HISTORIES, rollouts=ROLLOUTS, **FOLDERS),
+        **task("rewards", cfg=REWARDS, **FOLDERS),
 
 
 use rule accuracy as spectrum with:
@@ -129,6 +137,9 @@ use rule accuracy as gradients with:
 
 
 use rule accuracy as entropy with:
+    input:
+        ANSWERED,
+        TRACES,
     output:
         table=f"{ROOT}/analyses/entropy.parquet",
     log:
@@ -141,7 +152,8 @@ use rule accuracy as entropy with:
 
 use rule accuracy as summary with:
     input:
-        ANALYSED,
+        ANSWERED,
+        RESPONSES,
         accuracy=rules.accuracy.output.table,
         kl=rules.kl.output.table,
         likelihood=rules.likelihood.output.table,

@@ -181,9 +181,18 @@ DEMO_DATA = {"train": f"{ROOT}/data/{IN_DOMAIN}/train.parquet"} if STUDY.base_mo
 LAUNCH = "accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
 PLAN = {"study": plain(FULL), "splits": SPLITS}
 ANALYSES = [
-    "accuracy", "kl", "likelihood", "rewards", "spectrum", "sharpe", "attention", "entropy", "gradients", "summary",
+    "accuracy",
+    "kl",
+    "likelihood",
+    "rewards",
+    "spectrum",
+    "sharpe",
+    "attention",
+    "entropy",
+    "gradients",
+    "summary",
 ]
-# Where analyses find what they reduce; `ANALYSED` are the same files one by one.
+# Where analyses find what they reduce: folders for the scripts, the same file by file for Snakemake.
 SCORED = ["base/seed0", *RUN_NAMES]
 FOLDERS = {
     "traces": [f"{ROOT}/traces/{name}" for name in SCORED],
@@ -191,15 +200,14 @@ FOLDERS = {
     "samples": [f"{ROOT}/samples/{name}.parquet" for name in RUN_NAMES],
     "base": [f"{ROOT}/samples/base/{dataset}/{split}.parquet" for dataset, split in SPLITS],
     "runs": [f"{ROOT}/runs/{name}/run.json" for name in RUN_NAMES],
+    "histories": [f"{ROOT}/runs/{name}/history.parquet" for name in RUN_NAMES],
+    "rollouts": [f"{ROOT}/runs/{name}/rollouts.parquet" for name in RUN_NAMES],
     "data": [f"{ROOT}/data/{dataset}/{split}.parquet" for dataset, split in SPLITS],
 }
-HISTORIES = [f"{ROOT}/runs/{name}/history.parquet" for name in RUN_NAMES]
-ROLLOUTS = [f"{ROOT}/runs/{name}/rollouts.parquet" for name in RUN_NAMES]
 SHARDS = [f"{i}-of-{STUDY.scoring.shards}" for i in range(1, STUDY.scoring.shards + 1)]
-ANALYSED = [
-    *[f"{folder}/{shard}.parquet" for folder in FOLDERS["traces"] + FOLDERS["responses"] for shard in SHARDS],
-    *[file for kind in ("samples", "base", "runs", "data") for file in FOLDERS[kind]],
-]
+ANSWERED = [file for kind in ("samples", "base", "runs", "data") for file in FOLDERS[kind]]
+TRACES = [f"{folder}/{shard}.parquet" for folder in FOLDERS["traces"] for shard in SHARDS]
+RESPONSES = [f"{folder}/{shard}.parquet" for folder in FOLDERS["responses"] for shard in SHARDS]
 
 
 def source_files(wildcards):

@@ -427,7 +427,7 @@ def test_movement_and_decisions_by_hand(table):
 
 
 def test_redrawn_answers_by_hand(table):
-    """Redrawn log-odds are minus those above: the base's go from (−1, 2), both wrong, to (−.5, −1); b flips to right."""
+    """Redrawn log-odds are minus those above. The base's go from (−1, 2), both wrong, to (−.5, −1): b turns right."""
     noisy, after = {"perturbation": "noise_64"}, {"after": "redrawn"}
     assert value(table, "decision_accuracy", method="base", **after) == 0
     assert value(table, "decision_accuracy", method="base", **after, **noisy) == 0.5

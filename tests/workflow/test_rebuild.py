@@ -11,10 +11,21 @@ from .conftest import SMOKE, copy_tree, planned
 pytestmark = pytest.mark.workflow
 
 SAMPLES = {"sample_base": 8, "gather_samples": 4}
-PAIRS = {"build_preferences": 1, "build_probes": 1}
+PAIRS = {"build_preferences": 1, "greedy_base": 1, "build_probes": 1}
 TRAINING = {"preflight": 3, "train_sft": 1, "train_dpo": 1, "train_grpo": 1}
 SCORES = {"sample_policy": 6, "gather_own_samples": 3, "score_base": 1, "score": 3}
-ANALYSES = {"accuracy": 1, "kl": 1, "figure_accuracy": 1, "figure_kl": 1}
+LOOKED_AT = {"attention": 3, "gradients": 3, "sharpe": 3}
+EXTRACTS = {f"extract_{name}": count for name, count in LOOKED_AT.items()} | {"extract_spectrum": 3}
+OF_THE_BASE = {**{f"extract_{name}_base": 1 for name in LOOKED_AT}, "base_svd": 1}
+OF_SCORES = ("accuracy", "kl", "likelihood", "entropy", "summary")
+OF_SAMPLES_AND_EXTRACTS = ("rewards", "spectrum", "sharpe", "attention", "gradients")
+
+
+def analyses(*names):
+    return {job: 1 for name in names for job in (name, f"figure_{name}")}
+
+
+ANALYSES = analyses(*OF_SCORES, *OF_SAMPLES_AND_EXTRACTS)
 
 
 def edit(folder, file, old, new):
@@ -53,19 +64,21 @@ def test_an_unrelated_module_rebuilds_nothing(copied):
     assert planned(copied) == Counter()
 
 
-def test_an_analysis_rebuilds_itself_and_its_figure(copied):
+def test_an_analysis_rebuilds_itself_its_figure_and_the_summary(copied):
     edit(copied, "workflow/scripts/kl.py", "tables.write(", "print()\n    tables.write(")
-    assert planned(copied) == Counter(kl=1, figure_kl=1)
+    assert planned(copied) == Counter(analyses("kl", "summary"))
 
 
 def test_logic_of_an_imported_module_always_rebuilds(copied):
     edit(copied, "workflow/memedynamics/divergences.py", "import torch", "import torch\n\nNEW = 1")
-    assert planned(copied) == Counter({"score_base": 1, "score": 3, **ANALYSES})
+    assert planned(copied) == Counter({"score_base": 1, "score": 3, **analyses(*OF_SCORES)})
 
 
 def test_a_prompt_rebuilds_sampling_and_everything_after(copied):
     edit(copied, "config/prompts/think_answer_text.yaml", "Is it hateful?", "Is this hateful?")
-    everything = Counter({"base_model": 1, **SAMPLES, **PAIRS, **TRAINING, **SCORES, **ANALYSES})
+    everything = Counter(
+        {"base_model": 1, **SAMPLES, **PAIRS, **TRAINING, **SCORES, **EXTRACTS, **OF_THE_BASE, **ANALYSES}
+    )
     assert planned(copied) == everything
 
 
@@ -89,7 +102,7 @@ def test_what_changes_no_result_rebuilds_nothing(copied):
 def test_a_seed_added_runs_that_seed_and_what_aggregates(copied):
     edit_study(copied, lambda study: study.update(seeds=[1, 2]))
     new_run = {"train_sft": 1, "train_dpo": 1, "train_grpo": 1, "sample_policy": 6, "gather_own_samples": 3, "score": 3}
-    assert planned(copied) == Counter({**new_run, **ANALYSES})
+    assert planned(copied) == Counter({**new_run, **EXTRACTS, **ANALYSES})
 
 
 def test_two_hyperparameters_swapped_retrain(copied):

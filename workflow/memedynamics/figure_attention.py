@@ -17,9 +17,11 @@ NOTE = (
     "not what training taught.<br>"
     "e: distance of each policy’s rows from its own on the clean picture. σ: Gaussian noise, in 1/255. Swap: the "
     "picture of a meme with the same caption and<br>"
-    "the other label, so that the right answer turns. g–i: every policy answers each picture anew, greedily; its "
-    "decision is the likelier of Yes and No at that answer,<br>"
-    "compared in h and i with its own on the clean picture."
+    "the other label, so that the right answer turns; other: of just any meme, where the right answer is unknown. "
+    "g–i: every "
+    "policy answers each picture anew,<br>"
+    "greedily; its decision is the likelier of Yes and No at that answer, compared in h and i with its own on the "
+    "clean picture."
 )
 SEGMENTS = [
     ("image", "image"),
@@ -139,12 +141,12 @@ def _places(figure: go.Figure, last: pl.DataFrame) -> None:
 
 
 def _decisions(figure: go.Figure, here: pl.DataFrame) -> None:
-    # With a picture from just any meme the right answer is unknown.
+    # With just any meme's picture the right answer is unknown.
     known = here.filter((pl.col("after") == "redrawn") & (pl.col("perturbation") != OTHER))
     changed = here.filter((pl.col("after") == "redrawn") & (pl.col("perturbation") != CLEAN))
     _deciding(figure, 1, known, "decision_accuracy", "g", "Right answers", "share of prompts")
-    lost = known.filter(pl.col("perturbation") != CLEAN)
-    _deciding(figure, 3, lost, "accuracy_change", "h", "Right answers lost", "share − clean’s")
+    against = known.filter(pl.col("perturbation") != CLEAN)
+    _deciding(figure, 3, against, "accuracy_change", "h", "Right answers, change", "share − clean’s")
     figure.add_hline(y=0, line={"color": figures.COLOURS[BASE], "width": 1, "dash": "dot"}, row=3, col=3)
     _deciding(figure, 5, changed, "flip_rate", "i", "Answers flipped", "share of prompts")
     for col in (1, 5):

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from html import escape
-from itertools import groupby
 
 import plotly.graph_objects as go
 import polars as pl
@@ -11,6 +10,7 @@ from plotly.subplots import make_subplots
 from memedynamics import figures, panels
 from memedynamics.claims import UNDECIDED
 from memedynamics.questions import ALL_RUNS
+from memedynamics.verdicts import Line, claims_table
 
 PANELS = [
     ("accuracy_gain", "Accuracy gain, val", "share of answers", True),
@@ -35,8 +35,6 @@ NOTE = (
     "A claim needs every seed’s interval (p is the largest), all runs of one method on one side of the other’s, two "
     "seeds or more,<br>and Holm’s correction over all claims below; relations have n = runs. Not decided is not equal."
 )
-WORDS = {"forward_kl": "KL in domain", "forward_kl_out_of_domain": "KL out of domain", "accuracy": "accuracy"}
-WORDS |= {"accuracy_gain_out_of_domain": "accuracy gain out of domain", "decision_entropy": "entropy"}
 
 
 def figure_summary(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figure:
@@ -61,40 +59,7 @@ def figure_summary(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figure:
     return figures.finish(figure, shown, "What each method did", NOTE, rows + share, notes)
 
 
-def claims_table(frame: pl.DataFrame) -> list[tuple[str, str, str, str, str]]:
-    """(question, claim, differences by seed, Holm's p, verdict) of every claim; a question is written once."""
-    asked = frame.filter(pl.col("question").is_not_null())
-    order = list(dict.fromkeys(asked["question"]))
-    found = []
-    for row in asked.filter(pl.col("statistic") == "p_holm").to_dicts():
-        same = [pl.col(key) == row[key] for key in ("question", "method", "versus", "dataset", "split")]
-        own = asked.filter(*same, pl.col("statistic").is_in(["difference", "correlation"])).sort("seed")
-        numbers = "; ".join(_number(each) for each in own.to_dicts())
-        p = "" if row["value"] is None else f"{row['value']:.2g}"
-        found.append((row["question"], _who(row), numbers, p, row["verdict"]))
-    found.sort(key=lambda line: order.index(line[0]))
-    lines = []
-    for question, same in groupby(found, key=lambda line: line[0]):
-        lines += [(question if i == 0 else "", *line[1:]) for i, line in enumerate(same)]
-    return lines
-
-
-def _who(row: dict) -> str:
-    if row["method"] != ALL_RUNS:
-        return f"{figures.name(row['method'])} − {figures.name(row['versus'])}"
-    x, _, y = row["versus"].partition(", ")
-    return f"{WORDS.get(x, x)} with {WORDS.get(y, y)}" + (f" ({row['dataset']})" if "out" in y else "")
-
-
-def _number(row: dict) -> str:
-    who = f"ρ, n = {row['n']} runs" if row["statistic"] == "correlation" else f"seed {row['seed']}"
-    if row["value"] is None:
-        return f"{who}: –"
-    ends = "" if row["ci_low"] is None else f" [{row['ci_low']:.3g}, {row['ci_high']:.3g}]"
-    return f"{who}: {row['value']:+.3g}{ends}"
-
-
-def _questions(figure: go.Figure, row: int, lines: Sequence[tuple[str, ...]]) -> None:
+def _questions(figure: go.Figure, row: int, lines: Sequence[Line]) -> None:
     head = ["question", "claim", "difference or correlation [95 %]", "p (Holm)", "what this data says"]
     columns = [[escape(text, quote=False) for text in column] for column in zip(*lines, strict=True)] or [[]] * 5
     said = [f"<b>{text}</b>" if text and UNDECIDED.split(":")[0] not in text else text for text in columns[4]]

@@ -11,6 +11,7 @@ from memedynamics import tables
 from memedynamics.errors import InputError
 from memedynamics.figures import ordered
 from memedynamics.gather import BASE
+from memedynamics.verdicts import claims_table
 
 WIDTH = 100  # columns
 END = pl.col("fraction") == pl.col("fraction").max().over("method", "seed")
@@ -67,6 +68,7 @@ def show(folder: Path, console: Console | None = None) -> None:
     console.print(_table(summary(accuracy, kl), accuracy["study"][0]))
     console.print("95 % intervals over prompts; val of the in-domain dataset; KL(base‖policy) on the base's samples.")
     console.print(_training(folder))
+    console.print(_answers(tables.read(folder / "analyses/summary.parquet", "summary")))
     for figure in sorted((folder / "figures").glob("*.html")):
         console.print(f"figure  {figure}", soft_wrap=True)
 
@@ -80,6 +82,16 @@ def _training(folder: Path) -> Table:
     for method in ordered([run.parent.name for run in found]):
         for run in sorted(run for run in found if run.parent.name == method):
             table.add_row(method, run.name.removeprefix("seed"), *_effort(found[run]))
+    return table
+
+
+def _answers(frame: pl.DataFrame) -> Table:
+    """The study's questions and what its data says to them."""
+    table = Table(title="\nwhat the data says", title_justify="left", title_style="bold", box=None)
+    for column in ("question", "claim", "answer"):
+        table.add_column(column)
+    for line in claims_table(frame):
+        table.add_row(line.question, line.claim, line.verdict)
     return table
 
 

@@ -49,6 +49,7 @@ PREDICTS = "Does KL in domain predict the change out of domain?"
 SURER = "Is the more accurate model the less entropic one?"
 LEANS = "Which method leans on the picture?"
 NOISE = "Which method stays right under noise?"
+QUESTIONS = (BETTER, GAP, FEWER, PREDICTS, SURER, LEANS, NOISE)
 BESIDE = {GAP: ("train_val_gap", "overfit_index"), FEWER: ("effective_rank_at_norm",)}
 RELATIONS = (
     Relation(PREDICTS, "forward_kl", "forward_kl_out_of_domain", ("yes", "no: the reverse")),
@@ -70,7 +71,7 @@ def asked(kinds: Mapping[str, str], noise: str | None) -> list[Claim]:
     every = list(combinations(COMPARED, 2))
     found += _pairs(first, LEANS, TABLE["image_attention"], every)
     if noise:
-        keys = {**LOOK, "perturbation": noise, "head": None, "after": "header"}
+        keys = {**LOOK, "perturbation": noise, "head": None, "after": "redrawn"}
         found += _pairs(first, NOISE, Cell("attention", "decision_accuracy", "test", {**keys, "versus": None}), every)
     return found
 

@@ -27,12 +27,10 @@ def main(
             for path, kind in kinds.items()
         }
     )
-    tokens = [
-        gather.labelled(
-            gather.finite(token_entropy.per_prompt(gather.scan(found, "traces")), found[0].parent), method, seed
-        )
-        for (method, seed), found in progress(gather.by_run(traces).items(), "traces")
-    ]
+    tokens = []
+    for (method, seed), found in progress(gather.by_run(traces).items(), "traces"):
+        sums = gather.finite_sums(token_entropy.per_prompt(gather.scan(found, "traces")), found, "traces")
+        tokens.append(gather.labelled(sums, method, seed))
     prompts = gather.prompts(data)
     frame = entropy.measure(
         answer_entropy.per_prompt(answers, prompts, num_samples),

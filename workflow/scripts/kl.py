@@ -15,10 +15,10 @@ def main(
 ) -> None:
     """Write the analysis `kl` of the folders (or files) `traces` and `responses` of the runs and the base."""
     pairs = list(kl.seed_pairs(traces))
-    tokens = [
-        gather.labelled(kl.per_response(kl.coded(found)), method, seed)
-        for (method, seed), found in progress(gather.by_run(traces).items(), "traces")
-    ]
+    tokens = []
+    for (method, seed), found in progress(gather.by_run(traces).items(), "traces"):
+        sums = gather.finite_sums(kl.per_response(gather.scan(found, "traces")), found, "traces")
+        tokens.append(gather.labelled(sums, method, seed))
     frame = kl.measure(
         pl.concat(tokens),
         gather.frames(responses, "responses", DECISIONS),
