@@ -6,7 +6,7 @@ from types import ModuleType
 from unittest.mock import patch
 
 import synthetic
-from memedynamics import tables
+from memedynamics import gather, summary, tables
 
 SCRIPTS = Path(__file__).parents[1] / "workflow/scripts"
 
@@ -20,7 +20,7 @@ def script(name: str) -> ModuleType:
 
 
 def write(folder: Path, resamples: int = 100) -> Path:
-    """Write analyses/accuracy.parquet and analyses/kl.parquet under `folder`; returns it."""
+    """Write the analyses accuracy, kl and, of these two alone, summary under `folder`; returns it."""
     paths = synthetic.write_study(folder)
     runs, data = paths["runs"], paths["data"]
     with patch.dict(tables.provenance, {"study": "synthetic"}):
@@ -32,4 +32,8 @@ def write(folder: Path, resamples: int = 100) -> Path:
             paths["traces"], paths["responses"], runs, data,
             table=folder / "analyses/kl.parquet", resamples=resamples,
         )  # fmt: skip
+        made = {name: tables.read(folder / f"analyses/{name}.parquet", name) for name in ("accuracy", "kl")}
+        kinds = {method: method for method in synthetic.METHODS}
+        frame = summary.measure(made, {}, [], gather.milestones(runs), kinds, "memes")
+        tables.write(frame, folder / "analyses/summary.parquet", "summary")
     return folder

@@ -9,8 +9,7 @@ from memedynamics import gather, tables
 from memedynamics.gather import MEME
 from memedynamics.perturbations import CLEAN
 
-SCHEMA = "extract_attention"
-SEGMENTS = tuple(name[6:] for name in tables.SCHEMAS[SCHEMA].names if name.startswith("share_"))
+SEGMENTS = tuple(name[6:] for name in tables.SCHEMAS["extract_attention"].names if name.startswith("share_"))
 POLICY = ["fraction", "policy", *MEME]
 CELLS = [f"cell_{cell}" for cell in range(16)]
 LOOKS = [f"{kind}_{s}" for s in SEGMENTS for kind in ("share", "sinkless", "density", "has")]
@@ -24,10 +23,10 @@ def by_meme(extracts: Sequence[Path]) -> list[pl.DataFrame]:
     """
     found = []
     for (method, seed), paths in gather.by_run(extracts).items():
-        table = gather.scan(paths, SCHEMA)
+        table = gather.scan(paths, "extract_attention")
         frames = (by_layer(table), over_layers(table), decisions(table))
-        where = ", ".join(map(str, paths))
-        found.append([gather.labelled(gather.finite(frame, where), method, seed) for frame in frames])
+        checked = [gather.finite_sums(frame, paths, "extract_attention") for frame in frames]
+        found.append([gather.labelled(frame, method, seed) for frame in checked])
     return [pl.concat(frames) for frames in zip(*found, strict=True)]
 
 

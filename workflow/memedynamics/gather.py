@@ -52,12 +52,17 @@ def by_run(paths: Iterable[Path]) -> dict[tuple[str, int | None], list[Path]]:
     return runs
 
 
-def frames(paths: Iterable[Path], name: str, columns: list[str]) -> pl.DataFrame:
-    """The tables of schema `name` at `paths` (files or folders), stacked, with columns method and seed."""
+def frames(paths: Iterable[Path], name: str, columns: list[str], empty: bool = False) -> pl.DataFrame:
+    """The tables of schema `name` at `paths` (files or folders), stacked, with columns method and seed.
+
+    Raises InputError naming the file where one is of another study or schema, cut short, not finite, or a run's tables
+    have no rows, unless they may be `empty`.
+    """
     stacked = []
     for (method, seed), found in by_run(paths).items():
         parts = [finite(tables.read(path, name, columns), path) for path in _of_this_study(found)]
-        _refuse_empty(sum(map(len, parts)), found)
+        if not empty:
+            _refuse_empty(sum(map(len, parts)), found)
         stacked.append(labelled(pl.concat(parts), method, seed))
     return pl.concat(stacked)
 

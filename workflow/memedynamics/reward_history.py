@@ -11,7 +11,8 @@ from pathlib import Path
 
 import polars as pl
 
-from memedynamics.reward_training import RUN, stacked
+from memedynamics import gather
+from memedynamics.reward_training import RUN
 
 UNITS = {"kl": "nat/token", "entropy": "nat/token", "loss": "1", "reward": "1", "reward_std": "1"}
 UNITS |= {"frac_reward_zero_std": "1", "mean_token_accuracy": "1", "completions/clipped_ratio": "1"}
@@ -21,7 +22,7 @@ UNITS |= {f"rewards/{name}": "nat" for name in ("chosen", "rejected", "margins")
 
 def logged(histories: Sequence[Path]) -> pl.DataFrame:
     """Method, seed, step, metric, value of all runs; runs that logged nothing have no rows."""
-    return stacked(histories, "history", ["step", "metric", "value"])
+    return gather.frames(histories, "history", ["step", "metric", "value"], empty=True)
 
 
 def rows(history: pl.DataFrame, runs: pl.DataFrame) -> list[dict]:

@@ -22,9 +22,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from memedynamics import stats, tables, zero_advantage
+from memedynamics import gather, stats, zero_advantage
 from memedynamics.errors import InputError
-from memedynamics.gather import by_run, finite, labelled
 
 RUN = ["method", "seed"]
 SAME = 1e-6
@@ -38,13 +37,8 @@ UNKNOWN = {
 
 def drawn(rollouts: Sequence[Path]) -> pl.DataFrame:
     """Method, seed, step, id, sample, rewards, reward, advantage of all runs; only group-based methods have rows."""
-    return stacked(rollouts, "rollouts", ["step", "id", "sample", "rewards", "reward", "advantage"])
-
-
-def stacked(paths: Sequence[Path], name: str, columns: list[str]) -> pl.DataFrame:
-    """Columns of the tables of schema `name` at `paths`, with method and seed; a table may be empty. Refuses NaN."""
-    found = [(run, path) for run, files in by_run(paths).items() for path in files]
-    return pl.concat([labelled(finite(tables.read(path, name, columns), path), *run) for run, path in found])
+    columns = ["step", "id", "sample", "rewards", "reward", "advantage"]
+    return gather.frames(rollouts, "rollouts", columns, empty=True)
 
 
 def groups(rollouts: pl.DataFrame, sizes: Mapping[str, int]) -> pl.DataFrame:
