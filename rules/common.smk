@@ -11,7 +11,7 @@ from memedynamics import environment, readers
 from memedynamics.errors import InputError
 from memedynamics.failures import print_failures
 from memedynamics.fingerprint import fingerprint, user_files
-from memedynamics.methods import ON_POLICY
+from memedynamics.methods import ON_POLICY, WITHOUT_PAIRS
 from memedynamics.milestones import label
 from memedynamics.prompts import load_prompt
 from memedynamics.study import TRIAL_ROWS, check_questions, load_study, plain, warnings_of
@@ -127,7 +127,7 @@ def one_of(*kinds):
 
 
 # What the scripts are told. Snakemake tracks it, so it is what a result depends on and no more. The number of shards
-# changes no result, nor does the question of a dataset that is not used.
+# changes no result, nor does the question of a dataset that is not used. The size of batches does, by rounding.
 USED = list(dict.fromkeys(dataset for dataset, _ in SPLITS))
 PROBED = [(dataset, split) for dataset, split in SPLITS if (dataset, split) != (IN_DOMAIN, "test")]
 BY_RUN = {"method": [m for m, _ in RUNS], "seed": [s for _, s in RUNS]}
@@ -155,12 +155,13 @@ BOOTSTRAP = {"resamples": STUDY.resamples, "in_domain": IN_DOMAIN}
 LIKELIHOOD = {"resamples": STUDY.resamples, "beta": BETAS, "pair_rule": STUDY.preferences.rule}
 REWARDS = {**BOOTSTRAP, "groups": GROUPS}
 EXTRACT = {**ASKING, "questions": QUESTIONS}
-ATTENTION = {**EXTRACT, "settings": plain(STUDY.attention), "sampling": DRAWING["sampling"]}
+ATTENTION = {**EXTRACT, "settings": plain(STUDY.attention), "max_new_tokens": STUDY.sampling.max_new_tokens}
 SHARPE = {**EXTRACT, "settings": plain(STUDY.sharpe), "adapter": plain(STUDY.adapter), "in_domain": IN_DOMAIN}
 GRADIENTS = {
     **without(SHARPE, "settings"),
+    "questions": {IN_DOMAIN: QUESTIONS[IN_DOMAIN]},
     "settings": plain(STUDY.gradients),
-    "sampling": DRAWING["sampling"],
+    "sampling_seed": STUDY.sampling.seed,
     "beta": next(iter(BETAS.values()), 0.1),
     "group": next(iter(GROUPS.values()), 8),
 }
@@ -251,6 +252,6 @@ def preflight_cfg(wildcards):
 
 def train_cfg(wildcards):
     """What a training is told."""
-    on_policy = STUDY.methods[wildcards.method].kind in ON_POLICY
-    prompts = {"train_prompts": STUDY.train_prompts} if on_policy else {}
+    chooses = STUDY.methods[wildcards.method].kind in WITHOUT_PAIRS
+    prompts = {"train_prompts": STUDY.train_prompts} if chooses else {}
     return {**preflight_cfg(wildcards), **prompts, "fractions": FRACTIONS}

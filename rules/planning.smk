@@ -13,7 +13,8 @@ rule plan:
 # A trial's own end: what each rule cost, for `plan` to extrapolate from.
 rule extrapolate:
     input:
-        ANALYSED,
+        ANSWERED,
+        RESPONSES,
         rules.figures.input,
     output:
         costs_file=f"{ROOT}/costs.json",

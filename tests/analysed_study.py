@@ -34,6 +34,6 @@ def write(folder: Path, resamples: int = 100) -> Path:
         )  # fmt: skip
         made = {name: tables.read(folder / f"analyses/{name}.parquet", name) for name in ("accuracy", "kl")}
         kinds = {method: method for method in synthetic.METHODS}
-        frame = summary.measure(made, {}, [], gather.milestones(runs), kinds, "memes")
+        frame = summary.measure(made, {}, [], gather.prompts(data), gather.milestones(runs), kinds, "memes")
         tables.write(frame, folder / "analyses/summary.parquet", "summary")
     return folder

@@ -193,6 +193,23 @@ def test_train_val_gap_by_hand():
         assert row(table, statistic, split=split)["value"] == pytest.approx(expected), statistic
 
 
+def test_gaps_of_two_methods_are_compared_on_the_same_prompts():
+    """sft: train a, d right of a, b, c, d, val a: gap ½ − ¼ = ¼; dpo: train all, val a: 1 − ¼ = ¾; dpo − sft = ½."""
+    prompts = pl.concat([memes(LABELS, split) for split in ("train", "val")])
+    half = {"a": [0.9], "b": [0.9], "c": [0.1], "d": [0.1]}
+    whole = {"a": [0.9], "b": [0.1], "c": [0.9], "d": [0.1]}
+    val = {"a": [0.9], "b": [0.9], "c": [0.1], "d": [0.9]}
+    dpo = [
+        probes(scores, split).with_columns(method=pl.lit("dpo")) for scores, split in ((whole, "train"), (val, "val"))
+    ]
+    table = analysed(answers(), pl.concat([probes(half, "train"), probes(val, "val"), *dpo]), prompts=prompts)
+    (found,) = table.filter(pl.col("statistic") == "probe_accuracy_gap_difference").to_dicts()
+    assert (found["method"], found["versus"], found["split"], found["n"]) == ("dpo", "sft", "train-val", 4)
+    # Val is the same for both, so it does not show in the difference: a and d of train agree, b and c do not.
+    assert found["value"] == pytest.approx(0.5)
+    assert 0 <= found["ci_low"] < 0.5 < found["ci_high"] <= 1
+
+
 def test_captions_of_both_splits_are_resampled_together():
     """The same memes in train and val, with the same scores: the gap is 0 in every resample."""
     prompts = pl.concat([memes(LABELS, split) for split in ("train", "val")])

@@ -28,7 +28,7 @@ from memedynamics import (
 )
 from memedynamics.adapters import lora_config
 from memedynamics.answers import Labels
-from memedynamics.config import Adapter, Attention, BaseModelConfig, Sampling
+from memedynamics.config import Adapter, Attention, BaseModelConfig
 from memedynamics.errors import InputError
 from memedynamics.figure_attention import figure_attention
 from memedynamics.looking import REFERENCE, Looker, Meme
@@ -90,7 +90,7 @@ def extract(study: Path, method: str, settings: Attention = SETTINGS, name: str 
         base_samples=[study / "base/memes/train.parquet"], extract=path,
         base=BaseModelConfig(source="tiny", dtype="float32"), prompt=PROMPT, questions={"memes": "hateful"},
         fractions=[0.0] if method == "base" else [0.0, 0.5, 1.0], settings=settings,
-        sampling=Sampling(max_new_tokens=LENGTH), threads=1,
+        max_new_tokens=LENGTH, threads=1,
         work=study / f"work_{name}_{method}", **(trained if method != "base" else {}),
     )  # fmt: skip
     return path

@@ -8,7 +8,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
+from transformers import TrainerCallback
+from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 import tiny_models
 import tiny_study
@@ -52,9 +55,10 @@ def make(
     return trainer(config, model, processor, rows, Adapter(r=4), reward_functions(REWARDS, PROMPT), None, minimiser)
 
 
-def written(made: EntropyTrainer, texts: list[str], count: int | None = None) -> dict[str, object]:
+def written(made: EntropyTrainer, texts: list[str]) -> dict[str, object]:
     """A batch as TRL draws it, but with `texts` in place of what was drawn."""
-    batch = made._generate_and_score_completions([made.train_dataset[n // 4] for n in range(count or len(texts))])
+    rows = [made.train_dataset[n // 4] for n in range(len(texts))]
+    batch = made._generate_and_score_completions(rows)
     ends = sorted(vlm.end_token_ids(made.model, made.processing_class))[:1]
     tokens = [made.tokenizer(text, add_special_tokens=False).input_ids + ends for text in texts]
     width = max(map(len, tokens))
@@ -66,7 +70,7 @@ def written(made: EntropyTrainer, texts: list[str], count: int | None = None) ->
         if name in batch:
             kept = batch[name][:, : batch["prompt_ids"].shape[1]]
             batch[name] = torch.cat([kept, kept.new_zeros(len(texts), width)], dim=1)
-    return batch
+    return made.mark(batch, [row["label"] for row in rows])
 
 
 def test_binary_entropy_by_hand() -> None:
@@ -153,43 +157,120 @@ def test_the_gate_masks_exactly_the_wrong(study: Path, tmp_path: Path) -> None:
     """
     mask = torch.ones(4, 2, dtype=torch.bool)
     batch = {"label": torch.tensor([1, 1, 0, 0]), "correct": torch.tensor([True, True, False, False])}
-    batch |= {"completion_mask": mask, "advantages": torch.ones(4)}
+    batch |= {"completion_mask": mask, "advantages": torch.ones(4), "position": torch.zeros(4)}
     logits = torch.tensor([0.9, 0.2, 0.9, 0.2]).logit()
     entropies = torch.tensor([[1.0], [2], [3], [4]]).expand(4, 2)
     found = Reading(-entropies, entropies, logits, torch.tensor([True, True, True, True]))
-    decision = make(study, tmp_path / "d", "decision", gated=True)
-    assert decision.loss(found, mask, batch).item() == pytest.approx((0.3251 + 0.5004) / 2, abs=1e-4)
-    unanswered = found._replace(answered=torch.tensor([True, True, True, False]))
-    assert decision.loss(unanswered, mask, batch).item() == pytest.approx(0.3251, abs=1e-4)
-    decision.objective = "token"
-    assert decision.loss(found, mask, batch).item() == pytest.approx(1.5)
-    decision.label_gated = False
-    assert decision.loss(found, mask, batch).item() == pytest.approx(2.5)
-    decision.objective = "sequence"  # −log π of 2, 4, 6 and 8; without the last, which is masked, 4
-    assert decision.loss(found, mask, batch).item() == pytest.approx(5)
+    made = make(study, tmp_path / "d", "decision", gated=True)
+
+    def loss(batch: dict[str, object]) -> float:
+        return made.loss(found, batch["completion_mask"], batch | {"kept": made.kept(batch, found)}).item()
+
+    assert loss(batch) == pytest.approx((0.3251 + 0.5004) / 2, abs=1e-4)
+    assert loss(batch | {"position": torch.tensor([0, 0, 0, -1])}) == pytest.approx(0.3251, abs=1e-4)
+    made.objective = "token"
+    assert loss(batch) == pytest.approx(1.5)
+    made.label_gated = False
+    assert loss(batch) == pytest.approx(2.5)
+    made.objective = "sequence"  # −log π of 2, 4, 6 and 8; without the last, which is masked, 4
+    assert loss(batch) == pytest.approx(5)
     masked = mask & torch.tensor([[True], [True], [True], [False]])
-    assert decision.loss(found, masked, batch | {"completion_mask": masked}).item() == pytest.approx(4)
+    assert loss(batch | {"completion_mask": masked}) == pytest.approx(4)
 
 
-def test_what_is_correct_is_what_the_study_grades_so(
-    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_correct_is_what_the_study_grades_so(study: Path, tmp_path: Path) -> None:
     made = make(study, tmp_path, "sequence", gated=True)
     labels = [made.train_dataset[n // 4]["label"] for n in range(8)]
-    texts = [response("Yes"), response("No"), "no block", response("maybe")] * 2
-    tokens = [made.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
-    monkeypatch.setattr(made, "responses", lambda batch: tokens)
     wanted = [answer == label for label in labels[::4] for answer in (1, 0, None, None)]
-    batch = made._generate_and_score_completions([made.train_dataset[n // 4] for n in range(8)])
-    assert batch["label"].tolist() == labels and batch["correct"].tolist() == wanted
+    batch = written(made, [response("Yes"), response("No"), "no block", response("maybe")] * 2)
+    assert batch["label"].tolist() == labels and batch["correct"].tolist() == batch["kept"].tolist() == wanted
     assert batch["advantages"].tolist() == [0.0] * 8  # one correct in each group: nothing to compare with
+    assert batch["num_items_in_batch"] == 2
+
+
+# Two groups of unlike lengths; half of them answer, the labels are 0 and 1.
+UNLIKE = [
+    *(response("No", "dog"), "no answer here", response("Yes", "cat and a dog and a bird"), response("No")),
+    *("none", response("Yes", "x"), response("Yes", "a cat that sits on a red chair"), "nor here, at some length"),
+]
+
+
+def step(made: EntropyTrainer, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The gradients that the first optimiser step takes, on the responses `UNLIKE`."""
+    moved(made.model)
+    batch, found = written(made, UNLIKE), []
+    monkeypatch.setattr(made, "_generate_and_score_completions", lambda inputs: dict(batch))
+    made.add_callback(Gradients(found))
+    made.train()
+    return found
+
+
+class Gradients(TrainerCallback):
+    """Keeps what the optimiser is about to follow."""
+
+    def __init__(self, found: list[Tensor]) -> None:
+        self.found = found
+
+    def on_pre_optimizer_step(self, *given: object, model: nn.Module, **named: object) -> None:
+        self.found += [parameter.grad.clone() for parameter in trained(model)]
+
+
+@pytest.mark.parametrize("gated", (False, True))
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_accumulation_changes_no_gradient(
+    objective: str, gated: bool, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8 responses at once, or 4 and 4 or four times 2, as they are shuffled: what counts is spread unevenly.
+
+    Equal to 1e-6 of the largest where that is above 1: the sequence's, with rewards of 200 nat, are about 1500.
+    """
+    found, losses = [], []
+    for rounds in (1, 2, 4):
+        args = {"per_device_train_batch_size": 8 // rounds, "gradient_accumulation_steps": rounds}
+        made = make(study, tmp_path / str(rounds), objective, gated, max_steps=1, max_grad_norm=0.0, **args)
+        found.append(step(made, monkeypatch))
+        losses += [entry["loss"] for entry in made.state.log_history if "loss" in entry]
+    assert sum(gradient.abs().sum() for gradient in found[0]) > 1e-3
+    for other in found[1:]:
+        gaps = [(a - b).abs().max().item() for a, b in zip(found[0], other, strict=True)]
+        assert max(gaps) < 1e-6 * max(1, *(gradient.abs().max().item() for gradient in found[0]))
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("gated", (False, True))
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_processes_change_no_loss(objective: str, gated: bool, study: Path, tmp_path: Path) -> None:
+    """Processes average their gradients: of two that hold 4 responses each, the mean is the loss of all 8.
+
+    Each is told, as gathering would, how many count in all.
+    """
+    made = make(study, tmp_path, objective, gated)
+    moved(made.model)
+    batch = written(made, UNLIKE)
+    whole = made.compute_loss(made.model, batch).item()
+    cut = split_tensor_dict(split_pixel_values_by_grid(batch), 2)
+    made.accelerator = Two(made.accelerator)
+    halves = [made.compute_loss(made.model, unsplit_pixel_values_by_grid(half)).item() for half in cut]
+    assert sum(halves) / 2 == pytest.approx(whole, rel=1e-5) and whole > 0
+    assert halves[0] != pytest.approx(halves[1], abs=1e-3)
+
+
+class Two:
+    """An accelerator that says there are two processes."""
+
+    num_processes = 2
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.accelerator, name)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_gradient_is_that_of_plain_sums(objective: str, study: Path, tmp_path: Path) -> None:
     """The trainer's gradient against autograd through whole logits, each response alone and without padding."""
     made = make(study, tmp_path, objective)
-    made.current_gradient_accumulation_steps = 1
     moved(made.model)
     texts = [response("Yes", "dog"), response("No"), "no answer here", response("Yes", "cat and a dog")]
     batch = written(made, texts)
@@ -266,7 +347,6 @@ def brute_force(made: EntropyTrainer, batch: dict[str, object]) -> Tensor:
 def test_scoring_finds_the_same_entropy(objective: str, study: Path, tmp_path: Path) -> None:
     """Preflight's other way to the loss, on responses that answer; and it notices an adapter away from its start."""
     made = make(study, tmp_path, objective)
-    made.current_gradient_accumulation_steps = 1
     texts = [response("Yes", "dog"), response("No"), "no answer here", response("Yes", "cat and a dog")]
     batch = written(made, texts)
     steps = [(batch, made.compute_loss(made.model, batch).item())]
@@ -293,7 +373,6 @@ def test_entropy_falls_and_only_the_adapter_moves(objective: str, study: Path, t
 def test_the_decisions_entropy_falls_and_moves_every_tensor(study: Path, tmp_path: Path) -> None:
     """A random model never answers, so its responses are written for it; ten steps of plain gradient descent."""
     made = make(study, tmp_path, "decision")
-    made.current_gradient_accumulation_steps = 1
     batch = written(
         made, [response("Yes", "dog"), response("No"), response("Yes", "cat and a dog"), response("No", "x")]
     )
@@ -348,8 +427,6 @@ def test_a_study_says_where_em_sees_less(tmp_path: Path) -> None:
         InputError, match="methods.em.prompt: a study has one prompt|methods.em.label_gatd: unknown key"
     ):
         a_study(em={"kind": "em", "label_gatd": True})
-    with pytest.raises(InputError, match="methods.rft.train_prompts: is for grpo and em alone, rft trains on base"):
-        a_study(rft={"kind": "rft", "train_prompts": "all"})
 
 
 def test_a_few_prompts_are_drawn_by_the_seed(study: Path) -> None:
@@ -381,3 +458,5 @@ def test_the_sequences_baseline_is_counted(study: Path, tmp_path: Path) -> None:
     record = json.loads(run["run"].read_text())
     parameters = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48 + 2 * 32 + 64) + 32
     assert record["flops"] == 4 * 2 * parameters * record["tokens"]
+    passes = [make(study, tmp_path, name, gated).extra_forwards for name in OBJECTIVES for gated in (False, True)]
+    assert passes == [0, 1, 0, 0, 1, 1]  # the decision's gate takes one too

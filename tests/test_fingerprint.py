@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from memedynamics.fingerprint import fingerprint, user_files
+from memedynamics.fingerprint import _reached, fingerprint, user_files
 
 HERE = Path(__file__).resolve().parents[1]
 
@@ -159,3 +159,18 @@ def test_every_table_is_named_by_a_literal():
                 named = [a for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
                 assert named, f"{file}:{node.lineno}"
     assert table_calls["tables"] > 5 and table_calls["gather"] > 2
+
+
+REDUCTIONS = {"gather", "curves", "stats", "figures", "panels", "summary"}
+PAIRING = {"preferences", "probe_pairs", "score_plan"}
+LOADS = ("sample_policy", "score", "extract_attention", "extract_gradients", "extract_sharpe", "extract_spectrum")
+
+
+@pytest.mark.parametrize("name", LOADS)
+def test_what_loads_a_model_does_not_depend_on_what_reduces_it(name):
+    """Only scores (CHES) and gradients (DPO's) rest on which samples make a pair."""
+    found = _reached(HERE / f"workflow/scripts/{name}.py", HERE / "workflow/memedynamics")
+    reached = {file.stem for file in found}
+    assert {"policies", "deltas"} & reached
+    assert not reached & REDUCTIONS
+    assert name in ("score", "extract_gradients") or not reached & PAIRING

@@ -4,6 +4,7 @@ import polars as pl
 import pytest
 
 from memedynamics import gains
+from memedynamics.errors import InputError
 
 PROMPTS = pl.DataFrame(
     {"dataset": "d", "split": "val", "id": ["a", "b", "c"], "label": [0, 1, 0], "text": ["x", "y", "z"]}
@@ -27,9 +28,33 @@ def responses(kl=(0.5, 1.5)):
     return pl.DataFrame(rows, schema_overrides={"seed": pl.Int32})
 
 
+def floor(value):
+    return pl.DataFrame({"method": ["sft"], "seed": [1], "floor": [value]}, schema_overrides={"seed": pl.Int32})
+
+
+def kl_row(method, seed, value, **keys):
+    common = {"fraction": 1.0, "split": "val", "statistic": "per_response", "span": "all", "estimator": "exact"}
+    common |= {"direction": "forward", "versus": None, "ci_high": value}
+    return {**common, "method": method, "seed": seed, "value": value, **keys}
+
+
+def test_floor_is_the_larger_of_code_path_and_seeds():
+    """Path 1e-6; between seeds .2 for sft seed 1, one seed for dpo."""
+    table = [
+        kl_row("base", None, 1e-6, versus="other_path", fraction=0.0),
+        kl_row("dpo", 1, 0.5),
+        kl_row("sft", 1, 0.5),
+    ]
+    table += [kl_row("sft", 1, 0.2, direction="between_seeds", estimator="k3_weighted", versus="seed2")]
+    found = gains.floors(pl.DataFrame(table, schema_overrides={"seed": pl.Int32})).sort("method")
+    assert found["floor"].to_list() == pytest.approx([1e-6, 0.2])
+    with pytest.raises(InputError, match="no row of the base through the other code path"):
+        gains.floors(pl.DataFrame(table[1:], infer_schema_length=None))
+
+
 def test_gain_per_nat_by_hand():
     """a and b: gains ½ and ½, KL ½ and 3/2: (1/2) / 1 = ½ per nat; c has no KL and does not count."""
-    (row,) = gains.rows(samples(), responses(), PROMPTS, 0.1, 500)
+    (row,) = gains.rows(samples(), responses(), PROMPTS, floor(0.1), 500)
     assert row["value"] == pytest.approx(0.5) and row["n"] == 2 and row["unit"] == "1/nat"
     assert row["ci_low"] == pytest.approx(1 / 3) and row["ci_high"] == pytest.approx(1.0)
     assert (row["method"], row["seed"], row["fraction"], row["missing"]) == ("sft", 1, 1.0, None)
@@ -44,5 +69,5 @@ def test_numerator_and_denominator_are_resampled_together():
 
 
 def test_blank_under_the_floor():
-    (row,) = gains.rows(samples(), responses(), PROMPTS, 0.6, 500)
+    (row,) = gains.rows(samples(), responses(), PROMPTS, floor(0.6), 500)
     assert row["value"] is None and row["ci_low"] is None and row["missing"] == gains.UNDER_FLOOR

@@ -1,5 +1,6 @@
 """What an analysis refuses to reduce: tables of another schema or study, empty, cut short, or with NaN."""
 
+import json
 import math
 
 import polars as pl
@@ -73,3 +74,55 @@ def test_one_empty_shard_is_fine_an_empty_run_is_not(tmp_path):
         gather.frames([empty], "responses", COLUMNS)
     written(tmp_path)
     assert len(gather.frames([tmp_path / "sft/seed1"], "responses", COLUMNS)) == 1
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """sft with milestones 0, 1/3 and 1, and a run trained elsewhere, which has no steps."""
+    paths = []
+    for name, steps in {"sft/seed1": {"0": 0, "0.333333": 2, "1": 6}, "outside/seed0": {"0": 0, "1": None}}.items():
+        paths.append(tmp_path / f"runs/{name}/run.json")
+        paths[-1].parent.mkdir(parents=True)
+        paths[-1].write_text(json.dumps({"reference": "base", "steps": steps}))
+    return gather.milestones(paths)
+
+
+WHOLE = [("base", None, 0.0), ("sft", 1, 1 / 3), ("sft", 1, 1.0), ("outside", 0, 1.0)]
+
+
+def found(rows, **columns):
+    schema = {"method": pl.String, "seed": pl.Int32, "fraction": pl.Float64}
+    return pl.DataFrame(rows, schema, orient="row").with_columns(**columns)
+
+
+def test_a_table_that_holds_every_milestone_of_its_runs_is_whole(runs):
+    """A run's own start is the base's; runs that the table is not about are no gap in it."""
+    for rows in (WHOLE, WHOLE[1:], WHOLE[:1], [*WHOLE, ("sft", 1, 0.0)]):
+        assert gather.whole(found(rows), runs, "samples").equals(found(rows))
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        (1, "samples of sft/seed1: none at milestone 0.333333; delete them and run again"),
+        (2, "samples of sft/seed1: none at milestone 1; "),
+    ],
+)
+def test_a_milestone_without_rows_is_named_with_its_run(runs, lost, message):
+    with pytest.raises(InputError, match=message):
+        gather.whole(found(WHOLE[:lost] + WHOLE[lost + 1 :]), runs, "samples")
+
+
+def test_the_base_lacks_its_start_and_a_run_its_end(runs):
+    with pytest.raises(InputError, match="^samples of base: none at milestone 0; "):
+        gather.whole(found([("base", None, 1.0)]), runs, "samples")
+    with pytest.raises(InputError, match="^samples of outside/seed0: none at milestone 1; "):
+        gather.whole(found([("outside", 0, 0.0)]), runs, "samples")
+
+
+def test_every_probe_kind_of_a_run_holds_every_milestone(runs):
+    """Base samples scored everywhere do not hide own samples that were scored at the end alone."""
+    fixed = found(WHOLE, probe_kind=pl.lit("base_sample"))
+    own = found(WHOLE[2:], probe_kind=pl.lit("own_sample"))
+    with pytest.raises(InputError, match="^responses of sft/seed1 own_sample: none at milestone 0.333333; "):
+        gather.whole(pl.concat([fixed, own]), runs, "responses")

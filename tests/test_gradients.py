@@ -17,6 +17,7 @@ from peft import PeftModel, get_peft_model
 from memedynamics import (
     forcing,
     gather,
+    gradient_cosines,
     gradient_sketches,
     gradients,
     objective_gradients,
@@ -25,7 +26,9 @@ from memedynamics import (
     vlm,
 )
 from memedynamics.adapters import lora_config
-from memedynamics.config import Adapter, BaseModelConfig, Gradients, Sampling
+from memedynamics.answers import Labels
+from memedynamics.config import Adapter, BaseModelConfig, Gradients
+from memedynamics.decision_gradients import first_tokens
 from memedynamics.errors import InputError
 from memedynamics.figure_gradients import figure_gradients
 from memedynamics.gradient_sketches import Sketch
@@ -41,6 +44,7 @@ TEXTS = {
     "m1": ["<think> hateful </think><answer> Yes </answer>", "<answer> No </answer>", "", "No"],
 }
 END = "<|im_end|>"
+NO_RUNS = gather.milestones([])
 
 
 def script(name: str) -> ModuleType:
@@ -86,11 +90,11 @@ def responded(processor) -> list[Responded]:
 
 def brute(model: PeftModel, processor, meme: Responded) -> dict[str, torch.Tensor]:
     """Each objective's gradient (adapter's parameters) from one response after the other, whole, by autograd."""
-    yes, no = objective_gradients.first_tokens(objective_gradients.Labels(processor.tokenizer, PROMPT))
+    yes, no = first_tokens(Labels(processor.tokenizer, PROMPT))
     ends = vlm.end_token_ids(model, processor)
     total = dict.fromkeys(OBJECTIVES, 0.0)
     for k, ids in enumerate(meme.token_ids):
-        text = objective_gradients.forcing.read(0, ids, processor.tokenizer, PROMPT, ends)
+        text = forcing.read(0, ids, processor.tokenizer, PROMPT, ends)
         inputs = vlm.encode(processor, [meme.content], [meme.image])
         start = inputs["input_ids"].shape[1]
         fed = torch.tensor([[*ids, *text.fed[len(ids) :]]]) if len(text.fed) > len(ids) else torch.tensor([ids])
@@ -194,17 +198,6 @@ def test_a_fresh_adapter_has_gradients_in_b_alone(processor) -> None:
     assert policy_gradients.count_parameters(one, found) == sum(weights.values())
 
 
-def test_first_tokens_of_labels_must_differ() -> None:
-    """Labels that begin alike cannot be told apart at their first token."""
-
-    class Alike:
-        spellings = [(5, 1), (5, 2)]
-        is_yes = torch.tensor([True, False])
-
-    with pytest.raises(InputError, match="begin with the same token"):
-        objective_gradients.first_tokens(Alike())
-
-
 def test_sketches_keep_inner_products() -> None:
     """Two vectors of 20,000 with cosine .6 in 400 sketches of 256: unbiased, spread ≤ √(2/256) = .088; small: exact."""
     random = torch.Generator().manual_seed(0)
@@ -263,18 +256,27 @@ def test_cosines_by_hand() -> None:
     5 − 3 = 2, so 3/√20 = .6708. Signs within: + (as the theory), − (as the theory), +: 3 of 3.
     """
     vectors = vectors_of(grpo=[[1, 0], [1, 2], [1, 1]], em_decision=[[1, 0], [0, -1], [1, 0]])
-    found = analysed(vectors, [0.75, 0.25, 0.75])
+    rows, memes = made_up(vectors, [0.75, 0.25, 0.75])
+    products = gradients.read(rows.filter(pl.col("module") == "all"), memes)
     pair = ("grpo", "em_decision")
-    assert picked(found, *pair, "cosine")["value"] == pytest.approx(3 / 90**0.5, rel=1e-6)
-    assert picked(found, *pair, "cosine", "below")["value"] == pytest.approx(-2 / 5**0.5, rel=1e-6)
-    assert picked(found, *pair, "cosine", "above")["value"] == pytest.approx(2 / 5**0.5, rel=1e-6)
-    assert picked(found, *pair, "cosine_across")["value"] == pytest.approx(3 / 20**0.5, rel=1e-6)
+
+    def cosine(bin: str, across: bool = False) -> float:
+        some = gradients.pairwise(products.of(gradients.BINS[bin](products.p)), across)
+        return next(row["value"] for row in some if (row["objective"], row["other"]) == pair)
+
+    assert cosine("all") == pytest.approx(3 / 90**0.5, rel=1e-6)
+    assert cosine("below") == pytest.approx(-2 / 5**0.5, rel=1e-6)
+    assert cosine("above") == pytest.approx(2 / 5**0.5, rel=1e-6)
+    assert cosine("all", across=True) == pytest.approx(3 / 20**0.5, rel=1e-6)
+    layer = gradients.read(rows.filter(pl.col("module") == "layer"), memes)
+    by_module = next(r for r in gradients.pairwise(layer) if (r["objective"], r["other"]) == pair)
+    assert by_module["value"] == pytest.approx(3 / 90**0.5, rel=1e-6)
+    found = analysed(vectors, [0.75, 0.25, 0.75])
     assert picked(found, *pair, "sign_agreement") | {"ci_low": 0} == picked(found, *pair, "sign_agreement") | {
         "value": 1.0,
         "n": 3,
         "ci_low": 0,
     }
-    assert picked(found, *pair, "cosine", module="layer")["value"] == pytest.approx(3 / 90**0.5, rel=1e-6)
     assert picked(found, "grpo", "grpo", "norm")["value"] == pytest.approx(18**0.5 / 3, rel=1e-6)
     assert picked(found, "grpo", "grpo", "random_spread")["value"] == pytest.approx(2**-0.5)
 
@@ -282,7 +284,7 @@ def test_cosines_by_hand() -> None:
 def test_jackknife_is_delete_one() -> None:
     """The interval of a cosine, once more with a loop over memes: artanh, t with n − 1 degrees of freedom."""
     random = np.random.default_rng(1)
-    one = random.normal(size=(12, 6)) + 0.5
+    one = random.normal(size=(12, 6)) + 1.5
     other = 0.6 * one + random.normal(size=(12, 6))
     row = picked(analysed(vectors_of(grpo=one, dpo=other), [0.75] * 12), "grpo", "dpo", "cosine")
 
@@ -301,11 +303,12 @@ def test_jackknife_is_delete_one() -> None:
 def test_equal_captions_are_left_out_together() -> None:
     """Four copies of each of six memes: with their captions equal, the interval is that of the six alone."""
     random = np.random.default_rng(2)
-    one, other = random.normal(size=(6, 4)) + 1, random.normal(size=(6, 4)) + 1
+    one, other = random.normal(size=(6, 4)) + 2, random.normal(size=(6, 4)) + 2
     alone = picked(analysed(vectors_of(grpo=one, dpo=other), [0.75] * 6), "grpo", "dpo", "cosine")
     rows, memes = made_up(vectors_of(grpo=np.repeat(one, 4, 0), dpo=np.repeat(other, 4, 0)), [0.75] * 24)
     shared = memes.with_columns(text=pl.Series([f"caption {i // 4}" for i in range(24)]))
     copied = picked(gradients.rows(gather.labelled(rows, "base", None), shared, 50), "grpo", "dpo", "cosine")
+    assert alone["ci_low"] < alone["value"] < alone["ci_high"]
     assert copied["ci_low"] == pytest.approx(alone["ci_low"], rel=1e-4)
     assert copied["ci_high"] == pytest.approx(alone["ci_high"], rel=1e-4)
 
@@ -338,10 +341,74 @@ def test_coverage_of_the_interval() -> None:
     truth = np.mean([a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in means])
     for one, other in many:
         inner = np.einsum("uod,vqd->uovq", *[np.stack([one, other], 1)] * 2)
-        value = gradients.cosines(np.ones((1, 20)), inner)[0]
-        low, high = gradients.jackknife(value, gradients.cosines(1 - np.eye(20), inner), bounded=True)
+        value = gradient_cosines.cosines(np.ones((1, 20)), inner)[0]
+        low, high = gradient_cosines.jackknife(value, gradient_cosines.cosines(1 - np.eye(20), inner), bounded=True)
         inside += low[0, 1] < truth < high[0, 1]
     assert 0.88 < inside / 150 < 0.99
+
+
+def test_cosines_need_halves_that_agree() -> None:
+    """GRPO's gradients cancel in pairs (a, −a, …): halves do not agree, so no cosine, in a module neither, but n.
+
+    SFT and DPO share one direction: their halves agree and their cosine stays, 1, in both estimates.
+    """
+    random = np.random.default_rng(6)
+    noise, fixed = random.normal(size=(6, 8)), np.tile(random.normal(size=8), (12, 1))
+    noise = np.concatenate([noise, -0.9 * noise])
+    found = analysed(vectors_of(grpo=noise, dpo=fixed, sft_chosen=2 * fixed), [0.75] * 12)
+    assert picked(found, "grpo", "grpo", "split_half")["ci_low"] < 0
+    for statistic, bin, module in (("cosine", "above", "all"), ("cosine", "all", "layer"), ("cosine", "all", "all")):
+        row = picked(found, "grpo", "dpo", statistic, bin, module)
+        assert row["value"] is None and row["ci_low"] is None and row["ci_high"] is None and row["n"] > 0
+        assert row["missing"] == "split-half reliability of grpo is not above 0"
+    for statistic in ("cosine", "cosine_across"):
+        row = picked(found, "dpo", "sft_chosen", statistic)
+        assert row["value"] == pytest.approx(1) and row["missing"] is None
+
+
+def test_every_empty_value_has_its_reason() -> None:
+    """Of 40 made-up policies with few memes: a value or a reason, never both; no cosine beyond 1."""
+    random, reasons = np.random.default_rng(7), set()
+    for count in [1, 2, 3, 5, 8] * 8:
+        vectors = random.normal(size=(count, len(OBJECTIVES), 3)) + random.normal(size=(len(OBJECTIVES), 3))
+        vectors[:, OBJECTIVES.index("grpo")] = 0
+        found = gather.finish(analysed(vectors, random.choice([0, 0.25, 0.5, 0.75, 1], count).tolist()), NO_RUNS)
+        assert (found["value"].is_null() == found["missing"].is_not_null()).all()
+        shown = found.filter(pl.col("statistic").str.starts_with("cosine")).select("value", "ci_low", "ci_high")
+        assert all(column.abs().max() is None or column.abs().max() <= 1 for column in shown)
+        reasons |= set(found["missing"].drop_nulls())
+    named = {gradients.TOO_FEW, gradients.BEYOND, "the squared norm of grpo is not above 0"}
+    assert named <= reasons and any("reliability of dpo" in reason for reason in reasons)
+
+
+def test_sketches_last_a_job(study: Path, processor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two batches at two milestones: each part's sketch is drawn once, and the products are those of fresh ones."""
+    drawn_parts: list[str] = []
+
+    def small(name: str, size: int, device: torch.device) -> Sketch:
+        drawn_parts.append(name)
+        return Sketch(name, size, device, exact=16, width=32)
+
+    class Forgetful(dict):
+        def __contains__(self, part: object) -> bool:
+            return False
+
+    monkeypatch.setattr(objective_gradients, "Sketch", small)
+    memes = tables.read(study / "data/memes/val.parquet", "data").head(3)
+    asked = policy_gradients.prompted(memes, drawn(processor, 1.0, 3), PROMPT, {"memes": "hateful"})
+    model = policy(0)
+
+    def taken(sketches: dict) -> list[pl.DataFrame]:
+        drawn_parts.clear()
+        taker = policy_gradients.Taker(lambda name: model, processor, PROMPT, 0.3, 4, sketches)
+        return [taker.take(memes, asked, [[0, 1], [2]], fraction) for fraction in (0.5, 1.0)]
+
+    kept = taken({})
+    assert len(drawn_parts) == len(set(drawn_parts)) == len(objective_gradients.parts(model))
+    fresh = taken(Forgetful())
+    assert len(drawn_parts) >= 4 * len(set(drawn_parts))
+    for one, other in zip(kept, fresh, strict=True):
+        assert one.equals(other)
 
 
 def test_bins_without_gradients_are_empty_values() -> None:
@@ -413,7 +480,7 @@ def extract(study: Path, work: Path, method: str) -> Path:
         model=folder("qwen2_5_vl"), data=[study / "data/memes/val.parquet"],
         base_samples=[study / "samples/base/memes/val.parquet"], extract=out,
         base=BaseModelConfig(source="tiny", dtype="float32"), prompt=PROMPT, questions={"memes": "hateful"},
-        settings=Gradients(memes=3, batch_size=2), adapter=Adapter(r=2), sampling=Sampling(), beta=0.3, group=4,
+        settings=Gradients(memes=3, batch_size=2), adapter=Adapter(r=2), sampling_seed=0, beta=0.3, group=4,
         fractions=[0.0] if method == "base" else [0.0, 0.5, 1.0], in_domain="memes", threads=1, work=work,
         **({} if method == "base" else its),
     )  # fmt: skip

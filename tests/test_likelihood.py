@@ -467,7 +467,13 @@ def test_texts_that_were_not_scored_are_named(study, tmp_path):
 def test_a_run_without_early_milestones_is_no_fault(study, tmp_path):
     late = tables.read(study["responses"][-1] / "1-of-1.parquet", "responses").filter(pl.col("fraction") == 1)
     tables.write(late, tmp_path / "dpo/seed2/1-of-1.parquet", "responses")
-    launched(study, tmp_path, responses=[*study["responses"][:-1], tmp_path / "dpo/seed2"])
+    changed = {"responses": [*study["responses"][:-1], tmp_path / "dpo/seed2"]}
+    with pytest.raises(InputError, match="^responses of dpo/seed2 .*: none at milestone 0.25; "):
+        launched(study, tmp_path, **changed)
+    run = tmp_path / "runs/dpo/seed2/run.json"
+    run.parent.mkdir(parents=True)
+    run.write_text(json.dumps({"reference": "base", "steps": {"0": 0, "1": None}}))
+    launched(study, tmp_path, **changed, runs=[*study["runs"][:-1], run])
     found = tables.read(tmp_path / "likelihood.parquet", "likelihood").filter(method="dpo", seed=2)
     assert found["fraction"].unique().to_list() == [1.0] and len(found) > 50
     assert figure_likelihood(tables.read(tmp_path / "likelihood.parquet", "likelihood")).data

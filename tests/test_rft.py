@@ -1,6 +1,7 @@
-"""Rejection-sampling fine-tuning: trained on every correct, well-formed base sample of the paired prompts, no other."""
+"""Rejection-sampling fine-tuning: trained on every correct, well-formed base sample of its prompts, no other."""
 
 import json
+import math
 from pathlib import Path
 
 import polars as pl
@@ -12,8 +13,9 @@ import tiny_models
 import tiny_study
 from memedynamics import inventory, tables, vlm
 from memedynamics.config import Adapter
+from memedynamics.errors import InputError
 from memedynamics.examples import correct_samples, training_rows
-from memedynamics.study import load_study
+from memedynamics.study import load_study, warnings_of
 from memedynamics.training import defaults, trainer, trainer_config
 from tiny_study import PROMPT
 
@@ -81,6 +83,57 @@ def test_the_plan_counts_samples(study: Path, tmp_path: Path) -> None:
     samples = pl.DataFrame({"id": ids, "correct": good, "format_ok": True})
     samples.write_parquet(tmp_path / "samples/base/p/train.parquet")
     pl.DataFrame({"id": ["a", "b"]}).write_parquet(tmp_path / "preferences.parquet")
-    assert inventory.correct_samples(planned, tmp_path) == 5
-    assert inventory.schedules(planned, defaults(), 20, 10, 5)["rft"].total_steps == 1
-    assert inventory.schedules(planned, defaults(), 20, 10)["rft"].total_steps == 80 / 5
+    found = inventory.correct_samples(planned, tmp_path)
+    assert found == {"paired": 5, "all": 6}
+    every = load_study(raw | {"methods": {"rft": {"kind": "rft", "train_prompts": "all"}}})
+    steps = [inventory.schedules(one, defaults(), 20, 10, found)["rft"].total_steps for one in (planned, every)]
+    assert steps == [1, 2]  # 5 and 6 samples, 5 a step
+    unbuilt = [inventory.schedules(one, defaults(), 20, 10)["rft"].total_steps for one in (planned, every)]
+    assert unbuilt == [80 / 5, 160 / 5]
+
+
+def test_all_prompts(study: Path, tmp_path: Path) -> None:
+    """Of all 24 memes every good sample: Σ (1 + i % 7) = 3 · 28 + 1 + 2 + 3 = 90; 90/8 → 12 steps an epoch.
+
+    The method's own train_prompts come before the study's.
+    """
+    for name, own, shared, prompts in (("a", None, "all", 24), ("b", "all", "paired", 24), ("c", "paired", "all", 18)):
+        work = tmp_path / name
+        work.mkdir()
+        told = tiny_study.settings("rft", max_steps=1) | {"train_prompts": shared}
+        told["method"] = told["method"].model_copy(update={"train_prompts": own})
+        where = tiny_study.inputs(study) | tiny_study.outputs(work) | {"samples": study / "samples.parquet"}
+        tiny_study.script("train_rft")(**where, **told, work=work / "work", threads=1)
+        record = json.loads(where["run"].read_text())
+        samples = sum(1 + i % 7 for i in range(24) if prompts == 24 or i in KEPT)
+        assert record["num_prompts"] == prompts and record["epochs"] == pytest.approx(1 / math.ceil(samples / 8))
+        assert (record["mean_num_correct"] is None) == (prompts == 24)
+
+
+def test_an_unmatched_study_says_so() -> None:
+    """As for grpo: with both keys, whether the study or the method asks for all prompts; dpo and sft cannot."""
+    raw = {
+        "study": "x",
+        "base_model": {"source": "demo"},
+        "in_domain": "p",
+        "datasets": {"p": {"reader": "pictograms"}},
+    }
+    own = {"methods": {"dpo": {"kind": "dpo"}, "rft": {"kind": "rft", "train_prompts": "all"}}}
+    shared = {"methods": {"dpo": {"kind": "dpo"}, "rft": {"kind": "rft"}}, "train_prompts": "all"}
+    assert warnings_of(load_study(raw | own)) == [
+        "methods are not matched: methods.rft.train_prompts = 'all' but train_prompts = 'paired'"
+    ]
+    assert warnings_of(load_study(raw | shared)) == [
+        "methods are not matched: train_prompts = 'all' reaches methods.rft; on pairs only: dpo"
+    ]
+    with pytest.raises(InputError, match="dpo.train_prompts: is for grpo, em and rft alone, dpo trains on pairs"):
+        load_study(raw | {"methods": {"dpo": {"kind": "dpo", "train_prompts": "all"}}})
+
+
+def test_no_good_sample_at_all(study: Path) -> None:
+    pairs, memes, samples = (
+        tables.read(study / f"{name}.parquet", name) for name in ("preferences", "data", "samples")
+    )
+    rows = training_rows(pairs, memes, PROMPT, "hateful", "all")
+    with pytest.raises(InputError, match="samples: no correct, well-formed response to any of 24 training prompts"):
+        correct_samples(rows, samples.with_columns(format_ok=False))

@@ -3,6 +3,7 @@
 import polars as pl
 
 from memedynamics import score_plan
+from memedynamics.milestones import scored
 
 PROBES = {
     "probe_kind": pl.String, "dataset": pl.String, "split": pl.String, "id": pl.String, "sample": pl.Int16,
@@ -58,3 +59,11 @@ def test_the_order_of_texts_does_not_matter() -> None:
     ]
     for one, other in zip(*plans, strict=True):
         assert all(a.equals(b) for a, b in zip(one.prompts, other.prompts, strict=True))
+
+
+def test_scored_are_the_milestones_a_run_has_but_its_own_start() -> None:
+    trained, outside = {"0": 0, "0.333333": 2, "1": 6}, {"0": 0, "1": None}
+    fractions = [0.0, 1 / 3, 0.5, 1.0]
+    assert scored(fractions, {"kind": "adapter", "steps": trained}) == [1 / 3, 1.0]
+    assert scored(fractions, {"kind": "full", "steps": outside}) == [1.0]
+    assert scored(fractions, {"kind": "base", "steps": {"0": 0}}) == [0.0]

@@ -15,6 +15,7 @@ from memedynamics import gather, sharpe, signal_noise, tables
 from memedynamics.errors import InputError
 from memedynamics.figure_sharpe import figure_sharpe
 from memedynamics.moments import SIZE
+from memedynamics.sharpe_check import DISAGREES, JUDGED
 from memedynamics.sharpe_ratio import standard_error
 
 SCRIPTS = Path(__file__).parents[1] / "workflow/scripts"
@@ -56,10 +57,10 @@ def test_sharpe_ratio_by_hand():
     """φ = 1, 2, 3, 6: mean 3, deviations −2, −1, 0, 3, s² = 14/3, SR = 3/2.160247 = 1.388730.
 
     Labels in turn: benign 1, 3 (mean 2, s √2, SR 1.414214), hateful 2, 6 (mean 4, s √8, SR 1.414214).
-    Train is 2, 2, 4, 4: mean 3, s² 4/3, SR 2.598076; overfit index 2.598076 − 1.388730 = 1.209346.
+    Train is 2, 4, 2, 4: mean 3, s² 4/3, SR 2.598076; overfit index 2.598076 − 1.388730 = 1.209346.
     """
     memes = prompts(4)
-    phi = np.concatenate([[2, 2, 4, 4], [1, 2, 3, 6], [5, 5, 5, 5]])
+    phi = np.concatenate([[2, 4, 2, 4], [1, 2, 3, 6], [5, 5, 5, 5]])
     table = analysed(extracted(memes, {"image": phi}), memes)
     assert one(table, "sharpe_ratio")["value"] == pytest.approx(1.388730, abs=1e-6)
     assert one(table, "mean_phi")["value"] == 3 and one(table, "mean_phi")["n"] == 4
@@ -119,6 +120,51 @@ def test_planted_overfitting_is_found_and_compared():
     assert added["value"] > 0.6 and added["ci_low"] > 0
     # Paired: the same numbers differ by exactly nothing.
     assert (caption["value"], caption["ci_low"], caption["ci_high"]) == (0, 0, 0)
+
+
+def turned(rows: pl.DataFrame, group: str, split: str) -> pl.DataFrame:
+    """`rows` whose occlusion contradicts φ in `group` on `split`: −2φ instead of 2φ."""
+    here = (pl.col("group") == group) & (pl.col("split") == split)
+    return rows.with_columns(occlusion=pl.when(here).then(-pl.col("occlusion")).otherwise("occlusion"))
+
+
+def test_ratios_of_phi_that_contradicts_occlusion_are_left_out():
+    """SFT's picture is contradicted on val at the last fraction: out go val's ratios, cells' too, at both fractions,
+
+    the index, which rests on val, and DPO's difference from SFT. Train's ratio, the caption and DPO's own stay.
+    """
+    memes = prompts(20)
+    phi = {name: np.random.default_rng(5).normal(1, 1, len(memes)) for name in ("image", "caption", "cell_3")}
+    last = turned(extracted(memes, phi, "sft"), "image", "val")
+    early = last.with_columns(fraction=pl.lit(0.5), occlusion=pl.lit(None, pl.Float64))
+    table = analysed(pl.concat([last, early, extracted(memes, phi, "dpo")]), memes)
+    out = table.filter(pl.col("missing") == DISAGREES)
+    found = set(out.select("method", "fraction", "group", "split", "statistic", "versus").rows())
+    expected = {
+        *(("sft", f, g, "val", "sharpe_ratio", None) for f in (0.5, 1.0) for g in ("image", "cell_3")),
+        *(("sft", f, "image", "train-val", "overfit_index", None) for f in (0.5, 1.0)),
+        ("dpo", 1.0, "image", "train-val", "overfit_index_difference", "sft"),
+    }
+    assert found == expected and set(out["label"]) == {"all", "benign", "hateful"}
+    assert out["value"].is_nan().all() and out["ci_low"].is_nan().all() and out["ci_high"].is_nan().all()
+    kept = table.filter(pl.col("missing").is_null(), label="all", group="image", method="sft", fraction=1.0)
+    for name, split in (
+        ("mean_phi", "val"), ("std_phi", "val"), ("occlusion_sharpe_ratio", "val"), ("sharpe_ratio", "train"),
+        ("occlusion_overfit_index", "train-val"),
+    ):  # fmt: skip
+        row = one(kept, name, split)
+        assert row["ci_low"] <= row["value"] <= row["ci_high"] and row["module"] is None
+
+
+def test_a_correlation_that_may_be_nought_is_no_agreement():
+    """Occlusion independent of φ: its interval takes in 0."""
+    memes, rng = prompts(60), np.random.default_rng(6)
+    rows = extracted(memes, {"image": rng.normal(1, 1, len(memes))})
+    rows = rows.with_columns(occlusion=pl.col("occlusion") * 0 + pl.Series(rng.normal(size=len(rows))))
+    table = analysed(rows, memes, 300)
+    found = one(table, "occlusion_correlation")
+    assert found["ci_low"] < 0 < found["ci_high"]
+    assert one(table, "sharpe_ratio")["missing"] == DISAGREES
 
 
 def test_cells_and_frequent_words_have_ratios_of_their_own():
@@ -186,7 +232,7 @@ def run_tables(memes, method, fractions, rng) -> tuple[pl.DataFrame, pl.DataFram
             rows = rows.with_columns(gradient=pl.when(home).then(vectors))
             for split in ("train", "val"):
                 row = {"fraction": fraction, "dataset": "d", "split": split, "module": "layers.0", "n": 24}
-                signals.append(row | {"parameters": 9, "mean_sq": 40.0, "var": 500.0, "ratio": 0.08})
+                signals.append(row | {"parameters": 9, "mean_sq": 40.0, "var": 500.0, "ratio": 0.08, "varying": 9})
         extracts.append(rows)
     empty = tables.SCHEMAS["extract_signal"].empty_table().drop(["study"])
     return pl.concat(extracts), pl.DataFrame(signals) if signals else empty
@@ -249,3 +295,14 @@ def test_figure(table, kept):
     assert (signal_noise.WITHOUT in words) == ("whole" in methods)
     drawn = [trace for trace in figure.data if trace.error_y.array]
     assert bool(drawn) == (len(kept) > 1)
+
+
+def test_figure_says_where_phi_is_left_out(table):
+    """No φ left: panel c says so, b has the occlusion's; no run is named as one that lacks the whole figure."""
+    numbers = {name: pl.lit(None, pl.Float64) for name in ("value", "ci_low", "ci_high")}
+    judged = pl.col("statistic").is_in(list(JUDGED))
+    changed = numbers | {"missing": pl.lit(DISAGREES)}
+    some = table.with_columns(**{k: pl.when(judged).then(v).otherwise(k) for k, v in changed.items()})
+    words = " ".join(annotation.text for annotation in figure_sharpe(some).layout.annotations)
+    assert "φ agrees with occlusion nowhere" in words and DISAGREES not in words
+    assert "nowhere" not in " ".join(annotation.text for annotation in figure_sharpe(table).layout.annotations)

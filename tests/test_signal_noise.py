@@ -41,7 +41,7 @@ def test_snr_of_gaussian_gradients_is_unbiased_and_the_plug_in_has_a_floor(ratio
 def test_strength_by_hand():
     """Entry 1: 1, 3, mean 2, s² 2; entry 2: 4, 4, mean 4, s² 0: Σḡ² 20, Σs² 2, mean ratio of those that vary 4/2."""
     found = strength(moments.moments(torch.tensor([[1.0, 4.0], [3.0, 4.0]])))
-    assert found == (20.0, 2.0, 2.0, 2)
+    assert found == (20.0, 2.0, 2.0, 2, 1)
     # 20/2 − 1/2
     assert signal_noise.snr(Strengths(np.array(20.0), np.array(2.0), 2)) == 9.5
 
@@ -72,6 +72,42 @@ def test_osgr_of_a_toy():
     simulated = (means * shift).mean() / (means**2).mean()
     assert signal_noise.osgr(np.array(shift**2), n) == 0.5 == pytest.approx(simulated, abs=0.01)
     assert signal_noise.osgr(np.array(0.0), n) == 0
+
+
+def test_osgr_stays_between_0_and_1():
+    """Below 0 the corrected ratio is noise: at r = −.024, n = 40 the formula alone gives −.024/.001 = −24."""
+    ratios = np.array([-1.0, -0.025, -0.024, 0.0, 1.0, 1e9, np.nan])
+    found = signal_noise.osgr(ratios, 40)
+    assert (found[:4] == 0).all() and 0 < found[4] < found[5] <= 1 and np.isnan(found[6])
+
+
+def test_osgr_of_noise_and_its_interval_stay_between_0_and_1():
+    vectors = np.random.default_rng(4).normal(size=(100, SIZE))
+    rows = signal_noise.rows(signals(vectors), extracted(vectors), PROMPTS, 200)
+    (found,) = (row for row in rows if row["statistic"] == "osgr" and row["module"] == "all")
+    assert 0 == found["ci_low"] <= found["value"] <= found["ci_high"] <= 1
+
+
+def test_gsnr_of_the_whole_is_the_mean_over_entries_that_vary():
+    """n = 2. Layer a: 1 of 4 entries varies, ratio 6; b: 3 of 3, ratio 2; c: none. (1·6 + 3·2)/(1 + 3) = 3, less ½."""
+    key = {
+        "method": "sft",
+        "seed": 1,
+        "fraction": 1.0,
+        "dataset": "d",
+        "split": "val",
+        "n": 2,
+        "mean_sq": 1.0,
+        "var": 1.0,
+    }
+    layers = [("a", 4, 6.0, 1), ("b", 3, 2.0, 3), ("c", 5, None, 0)]
+    names = ("module", "parameters", "ratio", "varying")
+    frame = pl.DataFrame([key | dict(zip(names, layer, strict=True)) for layer in layers])
+    (whole,) = signal_noise._whole(frame).to_dicts()
+    values = {row["statistic"]: row["value"] for row in signal_noise._values(whole)}
+    assert (values["gsnr_plug_in"], values["gsnr"]) == (3, 2.5)
+    (nothing,) = signal_noise._whole(frame.filter(module="c")).to_dicts()
+    assert all(np.isnan(row["value"]) for row in signal_noise._values(nothing) if "gsnr" in row["statistic"])
 
 
 def test_sketches_keep_inner_products_and_add_up():

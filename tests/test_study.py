@@ -77,7 +77,7 @@ def test_shipped_studies_are_valid_and_matched(name):
         ({"own_samples": {"num_samples": 2}}, "own_samples.num_samples: unknown key"),
         (
             {"methods": {"sft": {"kind": "sft", "train_prompts": "all"}}},
-            r"methods.sft.train_prompts: is for grpo and em alone, sft trains on base samples; remove it",
+            r"methods.sft.train_prompts: is for grpo, em and rft alone, sft trains on pairs; remove it",
         ),
     ],
 )

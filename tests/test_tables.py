@@ -20,6 +20,23 @@ def test_round_trip_with_provenance_and_field_notes(tmp_path, monkeypatch):
     assert tables.source(tmp_path / "history.parquet")["study"] == "demo"
 
 
+def test_a_table_of_another_study_is_refused_in_a_job_alone(tmp_path, monkeypatch):
+    """However it is read: outside a job there is no study to compare with, and a table may carry none."""
+    path, unnamed = tmp_path / "history.parquet", tmp_path / "unnamed.parquet"
+    tables.write(ROWS, unnamed, "history")
+    monkeypatch.setitem(tables.provenance, "study", "old")
+    tables.write(ROWS, path, "history")
+    assert tables.rows(path, "history") == tables.rows(unnamed, "history") == 2
+    monkeypatch.setitem(tables.provenance, "study", "new")
+    reads = (tables.read, tables.rows, lambda file, name: tables.read_all([unnamed, file], name))
+    for read in reads:
+        with pytest.raises(InputError, match=r"history.parquet: belongs to study 'old', not to 'new'; delete it"):
+            read(path, "history")
+    assert len(tables.read(unnamed, "history")) == 2
+    monkeypatch.delitem(tables.provenance, "study")
+    assert len(tables.read(path, "history")) == 2
+
+
 def test_every_field_is_described():
     for name, schema in tables.SCHEMAS.items():
         for field in schema:

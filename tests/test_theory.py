@@ -135,6 +135,26 @@ def test_rft_is_reinforce(toy: Toy) -> None:
     close(total, objectives.reinforce(toy.p().item()).item() * toy.grad(toy.p()))
 
 
+@pytest.mark.parametrize("count", (2, 4))
+def test_rft_on_paired_prompts(toy: Toy, count: int) -> None:
+    """Equation 6a: over all draws of K samples with a right and a wrong one, the mean of (1/K) Σ r∇log π is w∇p.
+
+    By hand, K = 8, p = ½: (1 − 2⁻⁷)/(1 − 2⁻⁷) = 1; p = .1: .9999999/(1 − .43046722) = 1.7558; p = .9:
+    (1 − .4782969)/.56953278 = .91602.
+    """
+
+    def weight(p: float, k: int) -> float:
+        return (1 - p ** (k - 1)) / (1 - p**k - (1 - p) ** k)
+
+    scores, pi, total, kept = toy.scores(), toy.logp().exp().detach(), 0.0, 0.0
+    for drawn in map(list, itertools.product(range(6), repeat=count)):
+        if 0 < RIGHT[drawn].sum() < count:
+            total = total + pi[drawn].prod() * (RIGHT[drawn] @ scores[drawn]) / count
+            kept = kept + pi[drawn].prod()
+    close(total / kept, weight(toy.p().item(), count) * toy.grad(toy.p()))
+    assert [weight(p, 8) for p in (0.1, 0.5, 0.9)] == pytest.approx([1.7558, 1, 0.91602], abs=1e-4)
+
+
 def test_rft_off_policy(toy: Toy) -> None:
     """Equation 7: E_π0[r∇log π] = −p0∇KL(π0(·|right)‖π), which is 0 at π = π0(·|right) and not ∇p elsewhere."""
     base = Toy(7)

@@ -222,6 +222,12 @@ def test_history_keeps_trls_names_at_every_step(kind: str, metrics: set[str], ru
     assert history.filter(metric="loss")["step"].to_list() == list(range(1, total + 1))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_bar_names_the_method(kind: str, tmp_path: Path) -> None:
+    made = runs_module.hooks(kind, trainer_config(kind, {}, tmp_path), [0, 1], tmp_path, tmp_path / "run.json")
+    assert [hook.what for hook in made if hasattr(hook, "what")] == [kind.upper()]
+
+
 def test_every_rollout_is_on_record(runs: dict[str, dict[str, Path]]) -> None:
     """Two groups of four a step, and their mean reward is what TRL logged at that step."""
     rollouts = tables.read(runs["grpo"]["rollouts"], "rollouts")

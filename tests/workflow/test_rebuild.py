@@ -74,6 +74,20 @@ def test_logic_of_an_imported_module_always_rebuilds(copied):
     assert planned(copied) == Counter({"score_base": 1, "score": 3, **analyses(*OF_SCORES)})
 
 
+def test_the_pairing_of_samples_leaves_what_has_no_pairs(copied):
+    """Pairs make preferences, hence every run, probes, scores (CHES) and gradients (DPO's): not the base's own part."""
+    edit(copied, "workflow/memedynamics/preferences.py", "def pair(", "NEW = 1\n\n\ndef pair(")
+    jobs = planned(copied)
+    assert jobs["build_preferences"] == jobs["train_sft"] == jobs["extract_gradients_base"] == 1
+    assert not jobs.keys() & {"base_model", "sample_base", "base_svd", "extract_attention_base"}
+
+
+def test_what_analyses_share_loads_no_model(copied):
+    edit(copied, "workflow/memedynamics/gather.py", "return joined.sort(", "print()\n    return joined.sort(")
+    edit(copied, "workflow/memedynamics/stats.py", "LEVEL = 0.95", "LEVEL = 0.95 + 0")
+    assert planned(copied) == Counter(ANALYSES)
+
+
 def test_a_prompt_rebuilds_sampling_and_everything_after(copied):
     edit(copied, "config/prompts/think_answer_text.yaml", "Is it hateful?", "Is this hateful?")
     everything = Counter(

@@ -7,7 +7,8 @@
 4. Policies do not answer train memes themselves, so their train-val gap is that of the decision after the base's
    rationales, which `responses` hold for train, val and out of domain: `probe_accuracy` is the share of base
    responses after whose text P(Yes | Yes or No) lies on the label's side of ½, `probe_auroc` ranks its mean.
-   The gap (train minus val, split `train-val`) is the paired difference of either. `accuracy_gap` is the base's own.
+   The gap (train minus val, split `train-val`) is the difference of either; `…_gap_difference` is paired between
+   methods. Read it with care: SFT and DPO were trained on texts among these. `accuracy_gap` is the base's own.
 5. McNemar compares majority votes at the end of training: per seed between methods, and with the base; ties go by
    the mean p_hateful. Holm's family is one dataset and split.
 """
@@ -158,7 +159,34 @@ def _gap(
     if columns is PROBE_COLUMNS:
         estimates["probe_auroc"] = curves.evaluate_auroc(views, 2, 0, memes["label"].to_numpy(), cluster, weights)
     keys = [{"dataset": memes["dataset"][0], "split": "train-val", **curve, "versus": None} for curve in who]
-    return curves.difference_rows(keys, views, pairs, estimates, "_gap")
+    rows = curves.difference_rows(keys, views, pairs, estimates, "_gap")
+    return rows + _gap_differences(keys, views, pairs, estimates)
+
+
+def _gap_differences(
+    keys: list[dict], views: curves.Views, pairs: list[tuple[int, int]], estimates: dict[str, curves.Estimate]
+) -> list[dict]:
+    """Gaps of two methods at equal seed and fraction, first minus second, on the same prompts."""
+    policies = [i for i, key in enumerate(keys) if key["method"] != BASE]
+    compared = [(a, b) for a, b in combinations(policies, 2) if _condition(keys[a]) == _condition(keys[b])]
+    against = [{**keys[a], "versus": keys[b]["method"]} for a, b in compared]
+    train, val = (list(side) for side in zip(*pairs, strict=True))
+    gaps = {
+        f"{name}_gap": curves.Estimate(value[train] - value[val], drawn[:, train] - drawn[:, val], unit)
+        for name, (value, drawn, unit) in estimates.items()
+    }
+    rows = []
+    for (a, b), key in zip(compared, against, strict=True):
+        for name, (value, drawn, unit) in gaps.items():
+            low, high = (float(end) for end in stats.interval(drawn[:, a] - drawn[:, b]))
+            row = {
+                "statistic": f"{name}_difference",
+                "value": float(value[a] - value[b]),
+                "ci_low": low,
+                "ci_high": high,
+            }
+            rows.append({**key, **row, "n": min(views.size(view) for view in pairs[a]), "unit": unit})
+    return rows
 
 
 def _where(memes: pl.DataFrame) -> dict[str, str]:

@@ -174,6 +174,6 @@ def _signal(states: States) -> pl.DataFrame:
         for fraction, layers in states.items()
         for name, found in layers.items()
     ]
-    schema = {"fraction": pl.Float64, "module": pl.String, "n": pl.Int64, "parameters": pl.Int64}
+    schema = {"fraction": pl.Float64, "module": pl.String, "n": pl.Int64, "parameters": pl.Int64, "varying": pl.Int64}
     schema |= {name: pl.Float64 for name in ("mean_sq", "var", "ratio")}
     return pl.DataFrame(rows, schema=schema).with_columns(pl.col("ratio").fill_nan(None))

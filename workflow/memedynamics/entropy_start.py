@@ -14,18 +14,18 @@ from memedynamics import answers, forcing, vlm
 from memedynamics.divergences import distribution
 from memedynamics.entropy_minimisation import PICTURES, EntropyTrainer
 
-Step = tuple[dict[str, object], float]  # a batch of responses as TRL drew them, and the loss on it, nat
+Step = tuple[dict[str, object], float]  # a batch of responses as TRL drew them, and the mean loss on it, nat
 
 
 @contextmanager
 def observed(trainer: EntropyTrainer) -> Iterator[list[Step]]:
-    """Collects every batch that the trainer takes a loss of inside, with that loss."""
+    """Collects every batch that the trainer takes a loss of inside, with that loss of its responses alone."""
     steps: list[Step] = []
     compute = trainer.compute_loss
 
     def record(model: torch.nn.Module, inputs: dict[str, object], *given: object, **named: object) -> Tensor:
         loss = compute(model, inputs, *given, **named)
-        steps.append((inputs, loss.item() * trainer.current_gradient_accumulation_steps))
+        steps.append((inputs, loss.item() / (trainer.share(inputs).item() or 1.0)))
         return loss
 
     trainer.compute_loss = record

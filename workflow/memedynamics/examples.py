@@ -44,10 +44,17 @@ def correct_samples(rows: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
     """`rows` with every correct, well-formed base sample of its prompt in place of `chosen`, one row a sample.
 
     Rejection-sampling fine-tuning (Yuan et al., 2308.01825) with repeats kept: a prompt weighs as much as it is
-    answered correctly, so that a step follows the gradient of P(correct) under π0.
+    answered correctly, so that a step follows the gradient of P(correct and well-formed) under π0, summed over `rows`.
+    Raises InputError when there is none.
     """
     good = samples.filter("correct", "format_ok").select("id", "sample", chosen="text").sort("sample")
-    return rows.drop("chosen").join(good, on="id", maintain_order="left_right").drop("sample")
+    found = rows.drop("chosen").join(good, on="id", maintain_order="left_right").drop("sample")
+    if found.is_empty():
+        raise InputError(
+            f"samples: no correct, well-formed response to any of {len(rows)} training prompts; check the base model's "
+            "answers in samples/base, or draw more samples a prompt"
+        )
+    return found
 
 
 def few(rows: pl.DataFrame, prompts: int | None, seed: int) -> pl.DataFrame:

@@ -141,14 +141,13 @@ def _matched(figure: go.Figure, val: pl.DataFrame) -> None:
     rows = val.filter(pl.col("statistic") == "matched_entropy_difference").drop_nulls("value")
     rows, unit = rows.with_columns(pair=pl.concat_str("method", "versus", separator=" ")), "difference (nat)"
     names = figures.ordered([*rows["method"], *rows["versus"]])
-    angle = 0 if len(names) <= PAIRED else -40
     pairs = rows.select("method", "versus", "pair").unique().sort("pair").rows()
     labels = [(pair, f"{figures.name(a)}<br>− {figures.name(b)}") for a, b, pair in pairs]
-    if angle:
+    if len(names) > PAIRED:
         rows, unit = _against(rows, names[0]), f"method − {figures.name(names[0])} (nat)"
         labels = [(name, figures.name(name)[:10]) for name in names[1:]]
     _groups(figure, 1, 2, "b", "Entropy at equal accuracy", rows, labels, unit, by="pair")
-    figure.update_xaxes(tickangle=angle, row=1, col=2)
+    figure.update_xaxes(tickangle=0 if len(names) <= 5 else -40, row=1, col=2)
     figure.add_hline(y=0, line={"color": figures.COLOURS[BASE], "width": 1}, row=1, col=2)
 
 

@@ -20,14 +20,17 @@ SHORT = {"em_decision": "decision", "em_token": "tokens", "em_sequence": "sequen
 BINS = [("below", "0 < p < ½"), ("half", "p = ½"), ("above", "½ < p < 1")]
 SIGNS = {"below": "−", "half": "0", "above": "+"}
 SCALE = [[0, "#B2182B"], [0.25, "#F4A582"], [0.5, "#FFFFFF"], [0.75, "#92C5DE"], [1, "#2166AC"]]
+GREY = "#E3E3E3"  # no cosine: an objective's halves disagree
+CROSS = "#9A9A9A"
 NOTE = (
     "Gradients by the LoRA factors on the same val memes, summed over memes. Each rests on samples of the policy it is "
     "taken at (on-policy, the pairs<br>of SFT and DPO included): a–d and g of the base. p: a prompt’s share of correct "
     "samples. Bars: 95 % jackknife over memes (equal captions are<br>one cluster; none under three); b: range over 200 "
-    "random halves, the grey band what two random directions reach. a: where an objective’s own<br>halves do not agree "
-    "(b), its cosines say little. c, d: above the groups the theory’s sign for a decision (docs/theory.md, 17). "
-    "GRPO, decision: the<br>answer alone, after each response’s own text, without the noise of sampled answers. "
-    "g: a dot is an adapted module, the line a layer’s mean."
+    "random halves, the grey band what two random directions reach. Grey cells and grey ×: no cosine, since<br>the "
+    "halves of one of the two objectives do not agree there (b: the range is not above 0) or prompts are too few. c, "
+    "d: above the groups the<br>theory’s sign for a decision (docs/theory.md, 17). GRPO, decision: the answer alone, "
+    "after each response’s own text, without the noise of sampled<br>answers. g: a dot is an adapted module, the line "
+    "a layer’s mean."
 )
 DEPTH = {"sft_chosen": "#0072B2", "dpo": "#D55E00", "grpo_decision": "#009E73", "em_token": "#E69F00"}
 
@@ -36,7 +39,7 @@ def figure_gradients(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figur
     """The figure of `frame`, a table of the analysis `gradients`; `notes` on the study close its caption."""
     specs = [[{"rowspan": 2, "colspan": 2}, None, {}], [None, None, {}], [{}, {}, {}], [{"colspan": 3}, None, None]]
     figure = make_subplots(rows=4, cols=3, specs=specs, vertical_spacing=0.085, horizontal_spacing=0.1)
-    start = frame.filter((pl.col("method") == BASE) & (pl.col("module") == "all")).drop_nulls("value")
+    start = frame.filter((pl.col("method") == BASE) & (pl.col("module") == "all"))
     _matrix(figure, start)
     _halves(figure, start)
     _by_bin(figure, start, 2, 3, "c", "EM against GRPO of the decision", "grpo_decision")
@@ -44,6 +47,9 @@ def figure_gradients(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figur
     _along(figure, frame, 2, "e", "Decision, EM and GRPO, ½ < p < 1", "above")
     _along(figure, frame, 3, "f", "The same, 0 < p < ½", "below")
     _by_depth(figure, frame)
+    # Why one cosine is empty is drawn where it would stand; the note keeps why a policy has none at all.
+    some = pl.col("value").is_not_null().any().over("method", "seed", "fraction")
+    frame = frame.with_columns(missing=pl.when(~some).then("missing"))
     return figures.finish(figure, frame, "How the methods’ gradients relate on one policy", NOTE, 4, notes)
 
 
@@ -58,10 +64,13 @@ def _matrix(figure: go.Figure, start: pl.DataFrame) -> None:
     text = [["" if value is None else f"{value:.2f}".replace("-", "−") for value in row] for row in values]
     bottom, top = figure.get_subplot(1, 1).yaxis.domain
     figure.update_yaxes(domain=[bottom + 0.035, top], row=1, col=1)  # room for the names below
+    empty = [[0 if j < i and value is None else None for j, value in enumerate(row)] for i, row in enumerate(values)]
+    axes = {"x": list(OBJECTIVES.values()), "y": list(OBJECTIVES.values()), "xgap": 1, "ygap": 1, "showscale": False}
+    figure.add_heatmap(z=empty, colorscale=[[0, GREY], [1, GREY]], hoverinfo="skip", **axes, row=1, col=1)
     figure.add_heatmap(
-        z=values, x=list(OBJECTIVES.values()), y=list(OBJECTIVES.values()), text=text, texttemplate="%{text}",
-        textfont={"size": 10}, colorscale=SCALE, zmin=-1, zmax=1, xgap=1, ygap=1, hoverongaps=False,
-        hovertemplate="%{y} and %{x}: %{z:.3f}<extra></extra>", showscale=False, row=1, col=1,
+        z=values, **axes, text=text, texttemplate="%{text}",
+        textfont={"size": 10}, colorscale=SCALE, zmin=-1, zmax=1, hoverongaps=False,
+        hovertemplate="%{y} and %{x}: %{z:.3f}<extra></extra>", row=1, col=1,
     )  # fmt: skip
     figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", showline=False, automargin=True, row=1, col=1)
     figure.update_xaxes(tickangle=-45, showgrid=False, ticks="", showline=False, row=1, col=1)
@@ -69,10 +78,10 @@ def _matrix(figure: go.Figure, start: pl.DataFrame) -> None:
 
 def _halves(figure: go.Figure, start: pl.DataFrame) -> None:
     panels.title(figure, 1, 3, "b", "Do halves of the memes agree?")
-    rows = start.filter((pl.col("statistic") == "split_half") & (pl.col("bin") == "all"))
+    rows = start.filter((pl.col("statistic") == "split_half") & (pl.col("bin") == "all")).drop_nulls("value")
     found = {row["objective"]: row for row in rows.to_dicts()}
     names = [name for name in OBJECTIVES if name in found]
-    spread = start.filter(pl.col("statistic") == "random_spread")["value"].to_list()
+    spread = start.filter(pl.col("statistic") == "random_spread")["value"].drop_nulls().to_list()
     for width in spread[:1]:
         band = {"line_width": 0, "fillcolor": figures.faded(figures.COLOURS[BASE], 0.25), "layer": "below"}
         figure.add_vrect(x0=-2 * width, x1=2 * width, **band, row=1, col=3)
@@ -88,7 +97,9 @@ def _by_bin(figure: go.Figure, start: pl.DataFrame, row: int, col: int, letter: 
     for place, (name, colour) in enumerate(EM.items()):
         one = {r["bin"]: r for r in rows.filter(pl.col("em") == name).to_dicts()}
         here = [(at + 0.24 * (place - 1), one[key]) for at, (key, _) in enumerate(BINS) if key in one]
-        _bars(figure, row, col, [r for _, r in here], [x for x, _ in here], colour)
+        known = [(x, r) for x, r in here if r["value"] is not None]
+        _bars(figure, row, col, [r for _, r in known], [x for x, _ in known], colour)
+        _crosses(figure, row, col, [(x, r) for x, r in here if r["value"] is None])
     counted = {r["bin"]: r["n"] for r in rows.to_dicts()}
     labels = [f"{label}<br>n = {counted.get(key, 0)}" for key, label in BINS]
     figure.update_xaxes(
@@ -103,6 +114,27 @@ def _by_bin(figure: go.Figure, start: pl.DataFrame, row: int, col: int, letter: 
             x=-0.42 + 0.95 * place, y=-1.2, text=f"<b>{SHORT[name]}</b>", xanchor="left", showarrow=False,
             font={"color": colour, "size": 10}, row=row, col=col,
         )  # fmt: skip
+
+
+def _crosses(figure: go.Figure, row: int, col: int, rows: Sequence[tuple[float, dict]]) -> None:
+    """A grey × at 0 where a cosine has no value, and why when it is pointed at."""
+    marker = {"symbol": "x-thin", "size": 8, "line": {"width": 1.8, "color": CROSS}}
+    text = [f"{OBJECTIVES[r['objective']]} and {OBJECTIVES[r['other']]}<br>{r['missing']}" for _, r in rows]
+    figure.add_scatter(
+        x=[x for x, _ in rows], y=[0] * len(rows), mode="markers", marker=marker, hovertext=text, hoverinfo="text",
+        showlegend=False, row=row, col=col,
+    )  # fmt: skip
+
+
+def _nothing(figure: go.Figure, row: int, col: int) -> None:
+    """Says why a panel has nothing to draw."""
+    figure.add_scatter(x=[None], y=[None], showlegend=False, row=row, col=col)
+    figure.add_annotation(
+        x=0.5, y=0.5, xref="x domain", yref="y domain", text="no cosine: halves do not<br>agree, or too few memes",
+        showarrow=False, font={"color": "#777777"}, row=row, col=col,
+    )  # fmt: skip
+    figure.update_xaxes(showticklabels=False, ticks="", showgrid=False, row=row, col=col)
+    figure.update_yaxes(showticklabels=False, ticks="", showgrid=False, row=row, col=col)
 
 
 def _pairs(frame: pl.DataFrame, against: str) -> pl.DataFrame:
@@ -122,6 +154,8 @@ def _along(figure: go.Figure, frame: pl.DataFrame, col: int, letter: str, text: 
     panels.title(figure, 3, col, letter, text)
     rows = _pairs(frame, "grpo_decision").filter((pl.col("em") == "em_decision") & (pl.col("bin") == key))
     start = rows.filter(pl.col("method") == BASE)["value"].drop_nulls().to_list()
+    if not len(rows.drop_nulls("value")):
+        return _nothing(figure, 3, col)
     panels.curves(
         figure, 3, col, rows.filter(pl.col("method") != BASE), "cosine, decision", start[0] if start else None
     )
@@ -132,6 +166,8 @@ def _by_depth(figure: go.Figure, frame: pl.DataFrame) -> None:
     rows = frame.filter((pl.col("method") == BASE) & (pl.col("module") != "all") & (pl.col("statistic") == "cosine"))
     layer = pl.col("module").str.extract(r"\.layers?\.(\d+)\.").cast(pl.Int64)
     rows = _versus(rows, "grpo").with_columns(layer=layer).drop_nulls(["layer", "value"])
+    if rows.is_empty():
+        return _nothing(figure, 4, 1)
     for place, (name, colour) in enumerate(DEPTH.items()):
         one = rows.filter(pl.col("em") == name)
         means = one.group_by("layer").agg(pl.col("value").mean()).sort("layer")

@@ -9,16 +9,18 @@ from plotly.subplots import make_subplots
 from memedynamics import figures, panels
 from memedynamics.gather import BASE
 from memedynamics.sharpe import GROUPS
+from memedynamics.sharpe_check import DISAGREES
 
 NOTE = (
     "SR: mean over standard deviation, over memes, of what a feature adds to the decision’s log-odds toward the gold "
-    "label (gradient × input), behind the base’s own rationale.<br>"
-    "a–c, g: end of training. Overfit index: SR on train minus SR on val, less that of the base, which saw neither; "
-    "above 0 the feature speaks more reliably for labels<br>that were trained on. c: the same where a feature’s tokens "
-    "are replaced by the mean embedding and the model runs again. g: correlation of the two; where<br>it is low, "
-    "trust c and not b. d, e: Σḡ²/Σs² − 1/n of the gradients of the gold answer’s NLL; 0 is noise alone. "
-    "f: what a step on the train memes does for val,<br>relative to train; 1: just as much. "
-    "Bars: 95 % cluster bootstrap over memes."
+    "label, behind the base’s own rationale. a, b: what is lost<br>when the feature’s tokens are replaced by the mean "
+    "embedding and the model runs again (occlusion). c: gradient × input (φ), a first-order reading of the same, on "
+    "twice<br>as many memes. g: correlation of the two; where its interval is not above 0 on train and val, of the run "
+    "and of the base, c is left out. a–c, g: end of training.<br>Overfit index: SR on train minus SR on val, less that "
+    "of the base, which saw neither; above 0 the feature speaks more reliably for labels that were trained on.<br>"
+    "d, e: Σḡ²/Σs² − 1/n of the gradients of the gold answer’s NLL; 0 is noise alone. f: what a step on the train "
+    "memes does for val, relative to train; 1: just as much.<br>"
+    "h: of φ, whose signs do not enter; trust it as far as g. Bars: 95 % cluster bootstrap over memes."
 )
 NAMES = {"rationale": "rationale", "format": "format<br>tags"}
 LABELS = [(group, NAMES.get(group, group)) for group in GROUPS]
@@ -35,15 +37,17 @@ def figure_sharpe(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figure:
     last = own.filter((pl.col("method") == BASE) | (pl.col("fraction") == pl.col("fraction").max()))
     _ratios(figure, last)
     added, unit = _added(frame), "(SR train − SR val) − base’s"
-    _by_group(figure, 2, 1, "b", "Overfit index that training added", added, "overfit_index_difference", unit)
-    _by_group(figure, 2, 4, "c", "The same by occlusion", added, "occlusion_overfit_index_difference", unit)
+    index = "overfit_index_difference"
+    _by_group(figure, 2, 1, "b", "Overfit index that training added", added, f"occlusion_{index}", unit)
+    _by_group(figure, 2, 4, "c", "The same by φ, where φ agrees with occlusion", added, index, unit)
     _along(figure, 3, 1, "d", "Gradients’ signal to noise, train", own.filter(split="train"), "snr", "SNR")
     _along(figure, 3, 3, "e", "Gradients’ signal to noise, val", own.filter(split="val"), "snr", "SNR")
     _along(figure, 3, 5, "f", "A train step’s use for val", own, "osgr_measured", "gain on val / on train")
     val = last.filter(split="val")
     _by_group(figure, 4, 1, "g", "Check: φ against occlusion, val", val, "occlusion_correlation", "correlation")
     _along(figure, 4, 5, "h", "Picture against words, val", own.filter(split="val"), "importance_ratio", "Σ|φ| : Σ|φ|")
-    return figures.finish(figure, frame, "Which features each method overfits", NOTE, 4, notes)
+    kept = frame.filter(pl.col("missing").ne_missing(DISAGREES))
+    return figures.finish(figure, kept, "Which features each method overfits", NOTE, 4, notes)
 
 
 def _added(frame: pl.DataFrame) -> pl.DataFrame:
@@ -55,7 +59,7 @@ def _added(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _ratios(figure: go.Figure, last: pl.DataFrame) -> None:
     panels.title(figure, 1, 1, "a", "How reliably each feature speaks for the gold label: train beside val")
-    rows = last.filter(pl.col("statistic") == "sharpe_ratio", pl.col("split").is_in(["train", "val"]))
+    rows = last.filter(pl.col("statistic") == "occlusion_sharpe_ratio", pl.col("split").is_in(["train", "val"]))
     rows = rows.with_columns(place=pl.concat_str("group", "split", separator=" "))
     labels = [(f"{group} {split}", f"{group}<br>{split}") for group in GROUPS for split in ("train", "val")]
     panels.groups(figure, 1, 1, rows, "place", labels, "Sharpe ratio")
@@ -66,7 +70,11 @@ def _by_group(
     figure: go.Figure, row: int, col: int, letter: str, text: str, rows: pl.DataFrame, statistic: str, unit: str
 ) -> None:
     panels.title(figure, row, col, letter, text)
-    panels.groups(figure, row, col, rows.filter(pl.col("statistic") == statistic), "group", LABELS, unit)
+    rows = rows.filter(pl.col("statistic") == statistic)
+    panels.groups(figure, row, col, rows, "group", LABELS, unit)
+    if rows["missing"].eq(DISAGREES).any() and not rows["value"].count():
+        empty = {"x": 0.5, "y": 0.5, "xref": "x domain", "yref": "y domain", "showarrow": False}
+        figure.add_annotation(text="φ agrees with occlusion nowhere", **empty, row=row, col=col)
     _zero(figure, row, col)
 
 

@@ -8,32 +8,36 @@ import polars as pl
 from plotly.subplots import make_subplots
 
 from memedynamics import figures, panels
-from memedynamics.claims import UNDECIDED
-from memedynamics.questions import ALL_RUNS
 from memedynamics.verdicts import Line, claims_table
 
 PANELS = [
     ("accuracy_gain", "Accuracy gain, val", "share of answers", True),
+    ("accuracy_gain_out_of_domain", "Gain out of domain", "share of answers", True),
     ("forward_kl", "KL(π<sub>0</sub>‖π), val", "nat / response", True),
     ("forward_kl_out_of_domain", "KL out of domain", "nat / response", True),
     ("gain_per_nat", "Accuracy gain per nat", "1 / nat", True),
     ("displaced_share", "Displaced pairs", "share of pairs", True),
     ("effective_rank_at_norm", "Directions at equal ‖ΔW‖", "effective rank", False),
-    ("image_attention_shift", "Shift to the picture", "share of attention", True),
     ("decision_entropy", "Entropy of the decision", "nat", False),
-    ("train_val_gap", "Accuracy, train − val", "share of answers", True),
+    ("train_val_gap", "Decision, train − val", "share of decisions", True),
     ("overfit_index", "Overfit index, picture", "Sharpe ratio", True),
+    ("image_attention_shift", "Shift to the picture", "share of attention", True),
+    ("blank_accuracy_change", "Without the picture", "change of accuracy", True),
+    ("noise_accuracy_change", "Under noise", "change of accuracy", True),
+    ("total_steps", "Steps of training", "step", True),
     ("tokens", "Tokens trained on", "token", True),
     ("flops", "Cost of training", "FLOP", True),
 ]
 ACROSS = 4
 NOTE = (
-    "a–j: end of training, mean over prompts (f: over modules), bars 95 % cluster bootstrap (f: over layers). "
-    "c: each out-of-domain set, left to right. d: blank where the KL is under the noise floor.<br>"
-    "f: effective rank of the update, each run read where its norm passes the smallest final one. "
-    "g: attention of the last prompt token on the picture, policy minus base.<br>"
+    "a–m: end of training, mean over prompts, bars 95 % cluster bootstrap (g: over modules and layers). b, d: the "
+    "out-of-domain sets, left to right. e: blank where the KL<br>does not clear the noise floor. g: effective rank of "
+    "the update, each run read where its norm passes the smallest final one. i: after the base’s own texts, on some of "
+    "which<br>SFT and DPO were trained. j: by occlusion. k: attention of the last prompt token, policy minus base. "
+    "l, m: the policy’s own greedy answers.<br>"
     "A claim needs every seed’s interval (p is the largest), all runs of one method on one side of the other’s, two "
-    "seeds or more,<br>and Holm’s correction over all claims below; relations have n = runs. Not decided is not equal."
+    "seeds and ten clusters or more, and Holm’s<br>correction over all claims. Relations: ρ over runs, p over methods. "
+    "Not decided is not equal."
 )
 
 
@@ -41,11 +45,11 @@ def figure_summary(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figure:
     """The figure of `frame`, a table of the analysis `summary`; `notes` on the study close its caption."""
     rows = len(PANELS) // ACROSS
     claimed = claims_table(frame)
-    share = 1.4 + 0.36 * len(claimed) / 3
+    share = 0.5 + 0.175 * len(claimed)
     specs = [[{}] * ACROSS] * rows + [[{"type": "table", "colspan": ACROSS}, *[None] * (ACROSS - 1)]]
     figure = make_subplots(
         rows=rows + 1, cols=ACROSS, specs=specs, row_heights=[1] * rows + [share],
-        vertical_spacing=0.09 * 4 / (rows + share), horizontal_spacing=0.085,
+        vertical_spacing=0.3 / (rows + share), horizontal_spacing=0.085,
     )  # fmt: skip
     table = frame.filter(pl.col("question").is_null())
     for place, (statistic, text, unit, from_zero) in enumerate(PANELS):
@@ -55,17 +59,16 @@ def figure_summary(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figure:
         if from_zero:
             figure.add_hline(y=0, line={"color": figures.COLOURS["base"], "width": 1}, row=row, col=col)
     _questions(figure, rows + 1, claimed)
-    shown = frame.filter(pl.col("method") != ALL_RUNS)
-    return figures.finish(figure, shown, "What each method did", NOTE, rows + share, notes)
+    return figures.finish(figure, table, "What each method did", NOTE, rows + share, notes)
 
 
 def _questions(figure: go.Figure, row: int, lines: Sequence[Line]) -> None:
     head = ["question", "claim", "difference or correlation [95 %]", "p (Holm)", "what this data says"]
     columns = [[escape(text, quote=False) for text in column] for column in zip(*lines, strict=True)] or [[]] * 5
-    said = [f"<b>{text}</b>" if text and UNDECIDED.split(":")[0] not in text else text for text in columns[4]]
+    said = [text if text.startswith("not decided") else f"<b>{text}</b>" for text in columns[4]]
     look = {"align": "left", "line_color": "#dddddd", "height": 22}
     figure.add_table(
         header={"values": [f"<b>{text}</b>" for text in head], "fill_color": "#f2f2f2", **look},
         cells={"values": [*columns[:4], said], "fill_color": "white", **look},
-        columnwidth=[30, 20, 34, 8, 18], row=row, col=1,
+        columnwidth=[25, 25, 37, 7, 17], row=row, col=1,
     )  # fmt: skip

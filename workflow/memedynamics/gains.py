@@ -2,12 +2,13 @@
 
 gain per nat = (accuracy(π) − accuracy(π0)) / KL(π0‖π), mean over val prompts that have both: the policy's own answers
 and the base's, and the forward KL per response on the base's samples. Prompts are resampled once for numerator and
-denominator. Blank where the KL's interval does not clear the noise floor: the ratio would be of noise.
+denominator. Blank where the KL's interval does not clear the noise floor (`floors`): the ratio would be of noise.
 """
 
 import polars as pl
 
 from memedynamics import curves
+from memedynamics.errors import InputError
 from memedynamics.gather import BASE, CURVE, MEME
 from memedynamics.stats import ratio
 
@@ -37,14 +38,33 @@ def per_prompt(samples: pl.DataFrame, responses: pl.DataFrame) -> pl.DataFrame:
     return last.with_columns(**gained).select(*CURVE, *MEME, *COLUMNS)
 
 
+def floors(kl: pl.DataFrame) -> pl.DataFrame:
+    """method, seed, floor: the KL (nat per response, val) that counts as none, from the analysis `kl`.
+
+    The larger of π0 against itself through the other code path, and this run against the method's other seeds.
+    Raises InputError where the table has no other code path.
+    """
+    whole = kl.filter(pl.col("statistic") == "per_response", pl.col("span") == "all", pl.col("split") == "val")
+    path = whole.filter(pl.col("versus") == "other_path", pl.col("estimator") == "exact")["ci_high"].max()
+    if path is None:
+        raise InputError("analyses/kl.parquet: no row of the base through the other code path; delete it and run again")
+    seeds = whole.filter(pl.col("direction") == "between_seeds", pl.col("fraction") == pl.col("fraction").max())
+    between = seeds.group_by("method", "seed").agg(between=pl.col("value").max())
+    runs = whole.filter(pl.col("method") != BASE).select("method", "seed").unique()
+    joined = runs.join(between, on=["method", "seed"], how="left")
+    return joined.select("method", "seed", floor=pl.max_horizontal("between", pl.lit(path)))
+
+
 def rows(
-    samples: pl.DataFrame, responses: pl.DataFrame, prompts: pl.DataFrame, floor: float, resamples: int
+    samples: pl.DataFrame, responses: pl.DataFrame, prompts: pl.DataFrame, floor: pl.DataFrame, resamples: int
 ) -> list[dict]:
-    """One row a run: statistic gain_per_nat; `floor` is the KL (nat per response) that counts as none."""
+    """One row a run: statistic gain_per_nat; `floor` from `floors`."""
     found = curves.levels(per_prompt(samples, responses), prompts, COLUMNS, STATISTICS, resamples)
     low = {(row["method"], row["seed"]): row["ci_low"] for row in found if row["statistic"] == "kl"}
+    least = {(method, seed): value for method, seed, value in floor.select("method", "seed", "floor").rows()}
+    blank = {run for run, value in low.items() if value <= least[run]}
     return [
-        _blank(row) if low[row["method"], row["seed"]] <= floor else {**row, "missing": None}
+        _blank(row) if (row["method"], row["seed"]) in blank else {**row, "missing": None}
         for row in found
         if row["statistic"] == "gain_per_nat"
     ]

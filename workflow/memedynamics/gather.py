@@ -13,8 +13,10 @@ import polars.selectors as cs
 
 from memedynamics import tables
 from memedynamics.errors import InputError
+from memedynamics.keys import MEME
+from memedynamics.milestones import label
+from memedynamics.tables import finite
 
-MEME = ["dataset", "split", "id"]
 CURVE = ["method", "seed", "fraction", "probe_kind"]
 BASE = "base"
 
@@ -60,29 +62,11 @@ def frames(paths: Iterable[Path], name: str, columns: list[str], empty: bool = F
     """
     stacked = []
     for (method, seed), found in by_run(paths).items():
-        parts = [finite(tables.read(path, name, columns), path) for path in _of_this_study(found)]
+        parts = [finite(tables.read(path, name, columns), path) for path in found]
         if not empty:
             _refuse_empty(sum(map(len, parts)), found)
         stacked.append(labelled(pl.concat(parts), method, seed))
     return pl.concat(stacked)
-
-
-def finite(frame: pl.DataFrame, where: Path | str) -> pl.DataFrame:
-    """`frame` itself. Raises InputError naming `where` and the column that holds NaN or infinite values."""
-    for column in frame.select(cs.float()):
-        if count := int((~column.is_finite()).sum()):
-            name = f"{where}, column {column.name}"
-            raise InputError(f"{name}: {count} values are NaN or infinite; delete it and run again")
-    return frame
-
-
-def _of_this_study(paths: Iterable[Path]) -> list[Path]:
-    """`paths` themselves; InputError where one says that it was written for another study."""
-    paths, own = list(paths), tables.provenance.get("study")
-    for path in paths if own else []:
-        if (found := tables.source(path).get("study", own)) != own:
-            raise InputError(f"{path}: belongs to study {found!r}, not to {own!r}; delete it and run again")
-    return paths
 
 
 def _refuse_empty(rows: int, paths: Sequence[Path]) -> None:
@@ -109,6 +93,24 @@ def milestones(runs: Sequence[Path]) -> pl.DataFrame:
             raise InputError(f"{path}: not a whole run.json ({error}); delete it and run again") from error
     schema = {"method": pl.String, "seed": pl.Int32, "fraction": pl.Float64, "step": pl.Int64, "reference": pl.String}
     return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def whole(frame: pl.DataFrame, runs: pl.DataFrame, where: str) -> pl.DataFrame:
+    """`frame` (method, seed, fraction, …) itself, whose rows are of `where`, such as samples.
+
+    Raises InputError where a run in it, or one of its probe kinds where there is such a column, has no rows at a
+    milestone that the run has by `runs` (`milestones`). A run's own start is the base's fraction 0.
+    """
+    own = ["method", "seed", *(["probe_kind"] if "probe_kind" in frame.columns else [])]
+    found = frame.select(*own, "fraction").unique().rows()
+    held = {(*run, label(fraction)) for *run, fraction in found}
+    saved = runs.filter((pl.col("fraction") > 0) | (pl.col("method") == BASE)).select("method", "seed", "fraction")
+    for method, seed, *kind in sorted({key[:-1] for key in held}, key=str):
+        for milestone in [label(fraction) for *run, fraction in saved.rows() if run == [method, seed]]:
+            if (method, seed, *kind, milestone) not in held:
+                run = " ".join([method if seed is None else f"{method}/seed{seed}", *kind])
+                raise InputError(f"{where} of {run}: none at milestone {milestone}; delete them and run again")
+    return frame
 
 
 def prompts(data: Iterable[Path]) -> pl.DataFrame:
@@ -142,7 +144,7 @@ def scan(paths: Iterable[Path], name: str) -> pl.LazyFrame:
 
     Categories stay codes, which group three times faster than strings: cast what is left after grouping.
     """
-    paths = _of_this_study(paths)
+    paths = list(paths)
     _refuse_empty(sum(tables.rows(path, name) for path in paths), paths)
     return pl.scan_parquet(paths)
 

@@ -18,7 +18,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from memedynamics import stats
+from memedynamics.captions import clusters
 from memedynamics.objectives import OBJECTIVES
 
 EXACT, WIDTH = 2**14, 2**12
@@ -27,14 +27,17 @@ WHOLE = "all"
 
 
 class Sketch:
-    """Gradients (N, `size`) of the part `name` as (N, width), the same way whenever it is asked."""
+    """Gradients (N, `size`) of the part `name` as (N, width), the same way whenever it is asked.
+
+    Place and sign take five bytes a coordinate, and drawing them longer than using them: keep it for a job.
+    """
 
     def __init__(self, name: str, size: int, device: torch.device, exact: int = EXACT, width: int = WIDTH) -> None:
         self.size, self.width = size, size if size <= exact else width
         if self.width < size:
             random = np.random.default_rng([zlib.crc32(name.encode()), size])
-            self.place = torch.from_numpy(random.integers(width, size=size)).to(device)
-            self.sign = torch.from_numpy(random.choice([-1.0, 1.0], size=size)).float().to(device)
+            self.place = torch.from_numpy(random.integers(width, size=size)).int().to(device)
+            self.sign = torch.from_numpy(random.choice([-1.0, 1.0], size=size)).to(torch.int8).to(device)
 
     def __call__(self, gradients: Tensor) -> Tensor:
         """`gradients` (N, size) float32, sketched: (N, width)."""
@@ -62,7 +65,7 @@ def inner_products(kept: Mapping[str, Tensor], groups: np.ndarray) -> dict[str, 
 
 def groups_of(captions: Sequence[str]) -> np.ndarray:
     """Group (n,) of each meme, equal captions in one, all groups about equally large."""
-    return stats.clusters(captions) % GROUPS
+    return clusters(captions) % GROUPS
 
 
 def frame(

@@ -4,9 +4,12 @@
    adapter and in bins of p, each prompt's share of correct samples; module by module against GRPO (`AGAINST`).
 2. Two objectives on the same few samples share their noise, which pushes the cosine away from that of the expected
    gradients. `cosine_across` leaves the products within a meme out, Σ_{i≠j}⟨g_i, h_j⟩/√(Σ_{i≠j}⟨g_i, g_j⟩ Σ_{i≠j}⟨h_i,
-   h_j⟩): it estimates the latter, can leave [−1, 1], and is empty where the noise leaves no squared norm above 0.
+   h_j⟩): it estimates the latter, and is empty where the noise leaves no squared norm above 0 or the estimate leaves
+   [−1, 1].
 3. split_half: the cosine between sums over two random halves of the memes, of one objective: mean over SPLITS splits
-   and the range of 95 % of them. An objective whose halves do not agree has no cosine with another to speak of.
+   and the range of 95 % of them. An objective whose halves do not agree has no cosine with another to speak of: where
+   that range is not above 0, its cosines are empty, `missing` says why, and n stays. It is asked in the cosine's own
+   bin; for a module, of the whole adapter. Few splits of few memes differ: of six memes ten, of sixteen 6,435.
 4. random_spread: 1/√d, the standard deviation of the cosine of two random directions in d parameters. Gradients fill
    few of these directions, so split_half is the sterner yardstick.
 5. sign_agreement: the share of prompts on which ⟨g_em, g_grpo⟩ has the theory's sign, − where 0 < p < ½ and + where
@@ -14,7 +17,8 @@
    decision. p is itself estimated from the K samples.
 6. Interval: delete-one-cluster jackknife (Efron & Stein 1981) with Student's t, cosines on the scale of artanh so that
    it stays inside [−1, 1]; equal captions are one cluster. A bootstrap would draw memes twice and count their noise as
-   agreement. The modules' intervals rest on the extract's groups of memes.
+   agreement. The modules' intervals rest on the extract's groups of memes. A cosine has a value but no interval where
+   its clusters are under FEWEST or leaving one out leaves no squared norm above 0; random_spread never has one.
 7. On-policy: each gradient rests on samples of the policy it is taken at. SFT and DPO as they are trained reuse the
    base model's samples; here they are what they would be on fresh ones.
 """
@@ -22,22 +26,24 @@
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, combinations, product
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-import scipy.stats
 
 from memedynamics import stats
 from memedynamics.errors import InputError
 from memedynamics.gather import MEME
+from memedynamics.gradient_cosines import FEWEST, Products, cosines, jackknife, split_half, without_each
 from memedynamics.objectives import OBJECTIVES
 
 WHOLE = "all"
 AGAINST = "grpo"
 EM = ("em_decision", "em_sequence", "em_token")
 RL = (AGAINST, "grpo_decision")
-SPLITS, SEED = 200, 0
+NUMBERS = ("value", "ci_low", "ci_high")
+ROUNDING = 1e-6  # of float32 products
+TOO_FEW = "too few prompts in this bin"
+BEYOND = "the estimate leaves [−1, 1]: too much noise for the number of prompts"
 # Bins of p by name, in the order of p; `all` is every prompt.
 BINS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "all": lambda p: p >= 0,
@@ -47,20 +53,6 @@ BINS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "above": lambda p: (p > 0.5) & (p < 1),
     "every": lambda p: p == 1,
 }
-LIMIT = 1 - 1e-9  # a cosine's largest size before artanh
-
-
-class Products(NamedTuple):
-    """Inner products of gradients of u units (memes, or groups of them), and the cluster of each unit."""
-
-    inner: np.ndarray  # (u, O, u, O)
-    cluster: np.ndarray  # (u,) from 0
-    p: np.ndarray  # (u,) share correct; NaN of groups
-
-    def of(self, mask: np.ndarray) -> "Products":
-        """Those of the units in `mask` (u,) bool."""
-        cluster = np.unique(self.cluster[mask], return_inverse=True)[1]
-        return Products(self.inner[mask][:, :, mask], cluster, self.p[mask])
 
 
 def read(rows: pl.DataFrame, prompts: pl.DataFrame) -> Products:
@@ -92,91 +84,48 @@ def checked(extract: pl.DataFrame, where: Path) -> pl.DataFrame:
     return extract
 
 
-def cosines(weights: np.ndarray, inner: np.ndarray, across: bool = False) -> np.ndarray:
-    """Cosines (R, O, O) of the objectives' gradients summed over units with each row of `weights` (R, u), 0 or 1.
-
-    `across` leaves out the products of a unit with itself. NaN where a squared norm is not above 0.
-    """
-    kept = inner
-    if across:
-        kept = inner.copy()
-        kept[np.arange(len(inner)), :, np.arange(len(inner))] = 0.0
-    summed = np.einsum("ru,uovq,rv->roq", weights, kept, weights, optimize=True)
-    squares = np.einsum("roo->ro", summed)
-    # A sum that cancels in exact arithmetic leaves a rest of float32's size.
-    floor = 1e-10 * np.einsum("ru,uouo->ro", weights, inner)
-    norms = np.sqrt(np.where(squares > floor, squares, np.nan))
-    return summed / norms[:, :, None] / norms[:, None, :]
-
-
-def jackknife(value: np.ndarray, left_out: np.ndarray, bounded: bool) -> tuple[np.ndarray, np.ndarray]:
-    """95 % interval of `value` (…,) from the values with one cluster left out, `left_out` (clusters, …).
-
-    `bounded`: on the scale of artanh. NaN with under three clusters, and where leaving one out leaves none.
-    """
-    clusters = len(left_out)
-    if clusters < 3:
-        return np.full(value.shape, np.nan), np.full(value.shape, np.nan)
-    there, back = (lambda x: np.arctanh(np.clip(x, -LIMIT, LIMIT)), np.tanh) if bounded else (np.array, np.array)
-    turned = there(left_out)
-    error = np.sqrt((clusters - 1) / clusters * ((turned - turned.mean(0)) ** 2).sum(0))
-    reach = scipy.stats.t.ppf(0.975, clusters - 1) * error
-    return back(there(value) - reach), back(there(value) + reach)
-
-
-def _without_each(cluster: np.ndarray) -> np.ndarray:
-    """Weights (clusters, u): row c is 0 on the units of cluster c, 1 elsewhere."""
-    return (cluster[None, :] != np.arange(cluster.max() + 1)[:, None]).astype(float)
-
-
-def halves(cluster: np.ndarray) -> np.ndarray:
-    """SPLITS splits of the clusters into two halves: weights (SPLITS, u), 1 on the units of the first half."""
-    random, count = np.random.default_rng(SEED), int(cluster.max()) + 1
-    first = np.argsort(random.random((SPLITS, count)), axis=1) < (count + 1) // 2
-    return first[:, cluster].astype(float)
-
-
-def split_half(products: Products) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, lower and upper end (O,) of the cosine between sums over two halves; NaN with under two clusters."""
-    size = products.inner.shape[1]
-    if len(products.cluster) == 0 or products.cluster.max() < 1:
-        return (np.full(size, np.nan),) * 3
-    one = halves(products.cluster)
-    other = 1 - one
-    own = np.einsum("uovo->ouv", products.inner)
-    cross, first, second = (np.einsum("ru,ouv,rv->ro", a, own, b, optimize=True) for a, b in _pairs(one, other))
-    valid = (first > 0) & (second > 0)
-    found = np.where(valid, cross / np.sqrt(np.where(valid, first * second, 1.0)), np.nan)
-    low, high = stats.interval(found)
-    counted = (~np.isnan(found)).sum(0)
-    return stats.ratio(np.nansum(found, 0), counted), low, high
-
-
-def _pairs(one: np.ndarray, other: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    return (one, other), (one, one), (other, other)
-
-
 def pairwise(products: Products, across: bool = False) -> Iterator[dict]:
     """Rows (objective, other, statistic, …) of every pair of objectives, n = units that both learn from."""
     learns = np.einsum("uouo->uo", products.inner) > 0
     value = cosines(np.ones((1, len(products.p))), products.inner, across)[0]
-    left_out = cosines(_without_each(products.cluster), products.inner, across)
-    low, high = jackknife(value, left_out, bounded=not across)
+    left_out = cosines(without_each(products.cluster), products.inner, across)
+    low, high = (np.clip(end, -1, 1) for end in jackknife(value, left_out, bounded=not across))
     for a, b in combinations(range(len(OBJECTIVES)), 2):
-        found, n = (value[a, b], low[a, b], high[a, b]), int((learns[:, a] & learns[:, b]).sum())
-        yield _row(OBJECTIVES[a], OBJECTIVES[b], "cosine_across" if across else "cosine", found, n)
+        n = int((learns[:, a] & learns[:, b]).sum())
+        reason = _undefined(value, a, b, alone=across and len(products.p) < 2)
+        found = (np.clip(value[a, b], -1, 1), low[a, b], high[a, b])
+        yield _row(OBJECTIVES[a], OBJECTIVES[b], "cosine_across" if across else "cosine", found, n, reason)
+
+
+def _undefined(value: np.ndarray, a: int, b: int, alone: bool) -> str | None:
+    if alone:
+        return TOO_FEW
+    for one in (a, b):
+        if np.isnan(value[one, one]):
+            return _no_norm(OBJECTIVES[one])
+    return BEYOND if abs(value[a, b]) > 1 + ROUNDING else None
+
+
+def _no_norm(objective: str) -> str:
+    return f"the squared norm of {objective} is not above 0"
 
 
 def reliabilities(products: Products) -> Iterator[dict]:
     """Rows of `split_half` of every objective, n = units that it learns from."""
     learns = (np.einsum("uouo->uo", products.inner) > 0).sum(0)
     for name, *found, n in zip(OBJECTIVES, *split_half(products), learns, strict=True):
-        yield _row(name, name, "split_half", found, int(n))
+        undefined = TOO_FEW if products.clusters < FEWEST else _no_norm(name)
+        yield _row(name, name, "split_half", found, int(n), undefined if np.isnan(found[0]) else None)
 
 
-def _row(one: str, other: str, statistic: str, value: Sequence[float], n: int) -> dict:
-    names = dict(zip(("value", "ci_low", "ci_high"), map(float, value), strict=True))
-    return {"objective": one, "other": other, "statistic": statistic, **names, "n": n, "unit": "1"}
+def _row(
+    one: str, other: str, statistic: str, found: Sequence[float], n: int, missing: str | None = None, unit: str = "1"
+) -> dict:
+    """`found`: value and interval, which stay empty where a reason is `missing`."""
+    numbers = dict(zip(NUMBERS, map(float, found), strict=True)) if missing is None else dict.fromkeys(NUMBERS)
+    return {"objective": one, "other": other, "statistic": statistic, **numbers, "n": n, "unit": unit} | {
+        "missing": missing
+    }
 
 
 def norms(products: Products) -> Iterator[dict]:
@@ -188,9 +137,9 @@ def norms(products: Products) -> Iterator[dict]:
         return stats.ratio(np.sqrt(np.maximum(squares, 0)), weights.sum(1, keepdims=True) + 0 * squares)
 
     value = mean_norm(np.ones((1, len(products.p))))[0]
-    low, high = jackknife(value, mean_norm(_without_each(products.cluster)), bounded=False)
+    low, high = jackknife(value, mean_norm(without_each(products.cluster)), bounded=False)
     for a, name in enumerate(OBJECTIVES):
-        yield _row(name, name, "norm", (value[a], max(low[a], 0.0), high[a]), len(products.p)) | {"unit": "nat"}
+        yield _row(name, name, "norm", (value[a], max(low[a], 0.0), high[a]), len(products.p), unit="nat")
 
 
 def sign_agreement(products: Products, resamples: int) -> Iterator[dict]:
@@ -219,15 +168,33 @@ def rows(extract: pl.DataFrame, prompts: pl.DataFrame, resamples: int) -> pl.Dat
     found: list[dict] = []
     for key, part in extract.group_by(keys, maintain_order=True):
         named = dict(zip(keys, key, strict=True))
-        found += [{"missing": None, **named, **row} for row in _of(part, prompts, resamples)]
-    types = {"seed": pl.Int32, "missing": pl.String} | dict.fromkeys(("value", "ci_low", "ci_high"), pl.Float64)
-    return pl.DataFrame(found, schema_overrides=types, infer_schema_length=None)
+        found += [named | row for row in _of(part, prompts, resamples)]
+    types = {"seed": pl.Int32, "missing": pl.String} | dict.fromkeys(NUMBERS, pl.Float64)
+    return reliable(pl.DataFrame(found, schema_overrides=types, infer_schema_length=None))
+
+
+def reliable(rows: pl.DataFrame) -> pl.DataFrame:
+    """`rows` without the numbers of cosines whose one side has no split-half reliability above 0, and why."""
+    keys = ["method", "seed", "fraction", "dataset", "split", "bin"]
+    halves = rows.filter((pl.col("statistic") == "split_half") & (pl.col("module") == WHOLE))
+    low = pl.format("split-half reliability of {} is not above 0", "objective")
+    why = pl.coalesce(
+        "missing", pl.when((pl.col("ci_low").fill_nan(None) > 0).fill_null(False)).then(None).otherwise(low)
+    )
+    for side in ("objective", "other"):
+        known = halves.select(*keys, pl.col("objective").alias(side), why.alias(f"_{side}"))
+        rows = rows.join(known, on=[*keys, side], how="left", nulls_equal=True, maintain_order="left")
+    asked = pl.col("statistic").is_in(["cosine", "cosine_across"])
+    rows = rows.with_columns(
+        missing=pl.when(asked).then(pl.coalesce("missing", "_objective", "_other")).otherwise("missing")
+    )
+    emptied = pl.when(pl.col("missing").is_null()).then(pl.col(NUMBERS))
+    return rows.with_columns(emptied.name.keep()).drop("_objective", "_other")
 
 
 def _of(part: pl.DataFrame, prompts: pl.DataFrame, resamples: int) -> Iterator[dict]:
     if reason := part["missing"][0]:
-        empty = {"value": None, "ci_low": None, "ci_high": None, "n": 0, "unit": "1", "missing": reason}
-        yield {"bin": WHOLE, "objective": AGAINST, "other": EM[0], "statistic": "cosine", **empty}
+        yield {"bin": WHOLE} | _row(AGAINST, EM[0], "cosine", (), 0, reason)
         return
     products = read(part, prompts)
     if part["module"][0] != WHOLE:
@@ -239,5 +206,6 @@ def _of(part: pl.DataFrame, prompts: pl.DataFrame, resamples: int) -> Iterator[d
             found = pairwise(here), pairwise(here, across=True), reliabilities(here), norms(here)
             for row in chain(*found, sign_agreement(here, resamples)):
                 yield {"bin": name, **row}
-    spread = 1 / np.sqrt(part["parameters"][0])
-    yield {"bin": WHOLE} | _row(AGAINST, AGAINST, "random_spread", (spread, np.nan, np.nan), int(part["parameters"][0]))
+    count = int(part["parameters"][0])
+    spread, reason = (count**-0.5, None) if count else (np.nan, "no parameter of the adapter has a gradient")
+    yield {"bin": WHOLE} | _row(AGAINST, AGAINST, "random_spread", (spread, np.nan, np.nan), count, reason)

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from memedynamics import readers
 from memedynamics.config import Dataset, Study, TrainedMethod
-from memedynamics.methods import ON_POLICY, EntropyMinimisation
+from memedynamics.methods import EntropyMinimisation
 from memedynamics.plan import Schedule, schedule
 
 
@@ -43,32 +43,35 @@ def pairs(root: Path) -> int | None:
     return rows(table) if table.exists() else None
 
 
-def correct_samples(study: Study, root: Path) -> int | None:
-    """Samples that `rft` trains on, where the pairs have been built, else None."""
+def correct_samples(study: Study, root: Path) -> dict[str, int] | None:
+    """Samples that `rft` trains on by train_prompts (paired, all), where the pairs have been built, else None."""
     pairs, samples = root / "preferences.parquet", root / f"samples/base/{study.in_domain}/train.parquet"
     if not (pairs.exists() and samples.exists()):
         return None
     good = pq.read_table(samples, columns=["id"], filters=[("correct", "=", True), ("format_ok", "=", True)])
     paired = set(pq.read_table(pairs, columns=["id"])["id"].to_pylist())
-    return sum(name in paired for name in good["id"].to_pylist())
+    return {"paired": sum(name in paired for name in good["id"].to_pylist()), "all": len(good)}
 
 
 def schedules(
-    study: Study, defaults: dict[str, dict[str, object]], train: int, paired: int | None, correct: int | None = None
+    study: Study,
+    defaults: dict[str, dict[str, object]],
+    train: int,
+    paired: int | None,
+    correct: dict[str, int] | None = None,
 ) -> dict[str, Schedule]:
     """The schedule of every trained method; `defaults` are the trainers' own arguments by kind.
 
     Until the pairs are built (`paired` is None) every train prompt counts as one: then steps are an upper bound.
-    `correct` is how many samples `rft` trains on; without it, all samples of those prompts count.
+    `correct` is how many samples `rft` trains on by train_prompts; without it, all samples of those prompts count.
     """
-    paired = train if paired is None else paired
-    correct = paired * study.sampling.num_samples if correct is None else correct
+    memes = {"paired": train if paired is None else paired, "all": train}
+    samples = correct or {prompts: count * study.sampling.num_samples for prompts, count in memes.items()}
     found = {}
     for name, method in study.methods.items():
         if isinstance(method, TrainedMethod):
             args = {**defaults[method.kind], **study.training, **method.args}
-            every = (method.train_prompts or study.train_prompts) == "all" and method.kind in ON_POLICY
-            examples = correct if method.kind == "rft" else train if every else paired
+            examples = (samples if method.kind == "rft" else memes)[method.prompts_of(study.train_prompts)]
             if isinstance(method, EntropyMinimisation) and method.prompts:
                 examples = min(examples, method.prompts)
             found[name] = _schedule(args, examples, tuple(study.milestones))

@@ -12,8 +12,8 @@ from memedynamics import answers, segments
 from memedynamics.batching import cut
 from memedynamics.config import Attention
 from memedynamics.errors import InputError
-from memedynamics.gather import MEME
 from memedynamics.images import open_image
+from memedynamics.keys import MEME
 from memedynamics.looking import Meme, Policy
 from memedynamics.perturbations import Key, Swap, fitted
 from memedynamics.probes import stratified

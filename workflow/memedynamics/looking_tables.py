@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import polars as pl
 
-from memedynamics.gather import MEME
+from memedynamics.keys import MEME
 from memedynamics.perturbations import NATURAL
 from memedynamics.segments import SEGMENTS, Placed
 

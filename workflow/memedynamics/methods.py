@@ -9,6 +9,8 @@ from memedynamics.sections import BaseModelConfig, Fraction, Strict
 
 # Kinds that draw their own responses while they train, and so need prompts alone.
 ON_POLICY = ("grpo", "em")
+# Kinds that need no pair, and so can train on all prompts.
+WITHOUT_PAIRS = (*ON_POLICY, "rft")
 
 
 class Adapter(Strict):
@@ -30,7 +32,8 @@ class TrainedMethod(Strict):
     """A run trained here."""
 
     kind: Literal["sft", "dpo", "grpo", "rft"] = Field(
-        description="objective; sft trains on the chosen responses, rft on all correct, well-formed base samples"
+        description="objective; sft trains on the chosen responses, rft on all correct, well-formed base samples of "
+        "the prompts that gave a pair; with train_prompts all also of those always answered right"
     )
     args: dict[str, object] = Field(
         default_factory=dict, description="arguments of TRL's config class by their own names"
@@ -40,19 +43,28 @@ class TrainedMethod(Strict):
         description="keys that differ from the study's adapter (breaks matching: warned); an empty alpha is 2r again",
     )
     train_prompts: Literal["paired", "all"] | None = Field(
-        None, description="instead of the study's train_prompts (grpo and em only)"
+        None,
+        description="instead of the study's train_prompts (grpo, em and rft only); paired prompts were chosen with the "
+        "labels, all takes none",
     )
 
     @field_validator("train_prompts")
     @classmethod
-    def _only_on_policy(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None and info.data.get("kind", "grpo") not in ON_POLICY:
-            raise ValueError(f"is for grpo and em alone, {info.data['kind']} trains on base samples; remove it")
+    def _only_without_pairs(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("kind", "grpo") not in WITHOUT_PAIRS:
+            raise ValueError(f"is for grpo, em and rft alone, {info.data['kind']} trains on pairs; remove it")
         return value
+
+    def prompts_of(self, shared: Literal["paired", "all"]) -> Literal["paired", "all"]:
+        """Which prompts it trains on in a study whose train_prompts are `shared`."""
+        return (self.train_prompts or shared) if self.kind in WITHOUT_PAIRS else "paired"
 
 
 class EntropyMinimisation(TrainedMethod):
-    """Entropy minimisation on the policy's own responses; needs no labels unless `label_gated`."""
+    """Entropy minimisation on the policy's own responses: no label in its loss unless `label_gated`.
+
+    Paired prompts were themselves chosen with the labels: without any takes `train_prompts: all`.
+    """
 
     kind: Literal["em"] = Field(description="entropy minimisation")
     objective: Literal["decision", "token", "sequence"] = Field(

@@ -1,5 +1,7 @@
 """Milestones: fractions of training at which a run is saved and analysed."""
 
+from collections.abc import Mapping, Sequence
+
 
 def label(fraction: float) -> str:
     """The folder name of a milestone: `0.0625`, `1`."""
@@ -9,3 +11,12 @@ def label(fraction: float) -> str:
 def steps(fractions: list[float], total: int) -> dict[str, int]:
     """The optimiser step of every milestone by label: max(1, round(fraction · total)), and 0 at fraction 0."""
     return {label(fraction): max(1, round(fraction * total)) if fraction else 0 for fraction in fractions}
+
+
+def scored(fractions: Sequence[float], record: Mapping[str, object]) -> list[float]:
+    """Those of the study's `fractions` at which the run of `record` (run.json) has a milestone to score.
+
+    A run's own start is left out: it is the reference, which the base is scored for once a study.
+    """
+    start = [] if record["kind"] == "base" else [0.0]
+    return [fraction for fraction in fractions if label(fraction) in record["steps"] and fraction not in start]

@@ -34,8 +34,9 @@ class Strength(NamedTuple):
 
     mean_sq: float  # Σ ḡ²
     var: float  # Σ s², s² the sample variance (n − 1)
-    ratio: float  # mean of ḡ²/s² over the coordinates with s² > 0; NaN where there are none
+    ratio: float  # mean of ḡ²/s² over the coordinates that vary, s² > 0; NaN where there are none
     parameters: int
+    varying: int  # coordinates with s² > 0, which `ratio` is the mean of
 
 
 def moments(samples: Tensor) -> Moments:
@@ -79,7 +80,7 @@ def strength(found: Moments) -> Strength:
     mean_sq, var = found.mean.double().square(), found.squares.double() / (found.n - 1)
     alive = var > 0
     ratio = (mean_sq[alive] / var[alive]).mean().item()
-    return Strength(mean_sq.sum().item(), var.sum().item(), ratio, var.numel())
+    return Strength(mean_sq.sum().item(), var.sum().item(), ratio, var.numel(), int(alive.sum()))
 
 
 def sketch(gradients: Tensor, name: str) -> Tensor:

@@ -8,14 +8,10 @@
    weighted into the objectives of its meme, sketched, and dropped.
 3. Whole sequences, the prompt behind the picture included: the adapter acts on prompt tokens too. No shared prefix,
    which would mix responses.
-4. Logits exist for CHUNK positions at a time: their derivatives are written out, and only gradients of hidden states
-   are kept.
-5. Token entropies are differentiated at the prefixes drawn: what em_token leaves out is the prefixes' own gradient.
-6. A label of several tokens is read at its first one; tokens that begin both labels do not count.
+4. The derivatives by the hidden states are written out (`objective_slopes`), so no graph holds logits.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -31,14 +27,14 @@ from transformers import PreTrainedModel, ProcessorMixin
 from memedynamics import forcing, vlm
 from memedynamics.answers import Labels
 from memedynamics.batching import halving
-from memedynamics.errors import InputError
+from memedynamics.decision_gradients import embedded, first_tokens
 from memedynamics.gradient_sketches import Sketch
+from memedynamics.objective_slopes import slopes_of
 from memedynamics.objectives import DECISION, ENTROPY, OBJECTIVES, SEQUENCE
+from memedynamics.per_sample import factors, recording
 from memedynamics.prompts import Prompt
 
-CHUNK = 1024  # positions whose logits are held at once
 KINDS = (SEQUENCE, DECISION, ENTROPY)
-PARTS = {"A": "lora_A", "B": "lora_B"}
 
 
 class Responded(NamedTuple):
@@ -58,14 +54,6 @@ class Row(NamedTuple):
     weights: np.ndarray  # (O,) in the order of OBJECTIVES
 
 
-class Slopes(NamedTuple):
-    """Derivatives by the states (N, R, d) of the rows' log π, decision log-odds and summed entropies."""
-
-    sequence: Tensor
-    decision: Tensor
-    entropy: Tensor
-
-
 def plain_lora(model: PreTrainedModel | PeftModel) -> str | None:
     """Why the gradients of `model`'s adapter are not taken, if so: this module knows LoRA's two factors alone."""
     layers = [module for module in vlm.bare(model).modules() if isinstance(module, LoraLayer)]
@@ -76,6 +64,16 @@ def plain_lora(model: PreTrainedModel | PeftModel) -> str | None:
     if type(vlm.bare(model).lm_head) is not nn.Linear:
         return "its adapter changes the output head"
     return None
+
+
+def parts(model: PeftModel) -> dict[str, nn.Linear]:
+    """The factors of the adapter that is on, by part: `<module>/A` and `<module>/B`."""
+    return {f"{name}/{which}": layer for which in ("A", "B") for name, layer in factors(model, which).items()}
+
+
+def _leaf(embeddings: Tensor) -> Tensor:
+    # Frozen weights all through: the graph begins at the embeddings.
+    return embeddings.detach().requires_grad_()
 
 
 @dataclass
@@ -120,7 +118,9 @@ class Differentiator:
             self.processor, [m.content for m in chosen], [m.image for m in chosen], [row.text.fed for row in rows]
         )
         weights = Weights(len(memes), rows, self.model.device)
-        with hooked(self.model, partial(self._collect, weights, totals)), torch.enable_grad():
+        layers = parts(self.model)
+        with recording(layers) as recorder, embedded(self.model, _leaf), torch.enable_grad():
+            recorder.consume = partial(self._collect, weights, totals)
             inputs = inputs.to(self.model.device, self.model.dtype)
             states = vlm.hidden_states(self.model, **inputs, use_cache=False).last_hidden_state
             states = states[:, -1 - max(1, *(len(row.text.fed) for row in rows)) :]
@@ -130,8 +130,8 @@ class Differentiator:
                 states.backward(slope, retain_graph=names is not KINDS[-1])
         return totals
 
-    def _collect(self, weights: "Weights", totals: dict[str, Tensor], part: str, x: Tensor, slope: Tensor) -> None:
-        per_row = torch.einsum("nto,nti->noi", slope.float(), x.float()).flatten(1)
+    def _collect(self, weights: "Weights", totals: dict[str, Tensor], part: str, found: Tensor) -> None:
+        per_row = found.flatten(1)
         if part not in self.sketches:
             self.sketches[part] = Sketch(part, per_row.shape[1], per_row.device)
         sketch = self.sketches[part]
@@ -157,80 +157,3 @@ class Weights:
             )
             for meme, index in places.items()
         }
-
-
-@contextmanager
-def hooked(model: PeftModel, collect: "partial[None]") -> Iterator[None]:
-    """Inside, `collect(part, x, slope)` is called for each LoRA factor that a backward pass meets.
-
-    x (N, T, in) is the factor's input, slope (N, T, out) the gradient of its output.
-    """
-
-    def watch(part: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        x = args[0].detach()
-        output.register_hook(lambda slope: collect(part, x, slope))
-
-    handles = [
-        # Frozen weights all through: the graph begins at the embeddings.
-        vlm.bare(model).get_input_embeddings().register_forward_hook(lambda m, a, output: output.requires_grad_(True))
-    ]
-    for name, module in vlm.bare(model).named_modules():
-        if isinstance(module, LoraLayer):
-            for factor, attribute in PARTS.items():
-                for linear in getattr(module, attribute).values():
-                    handles.append(linear.register_forward_hook(partial(watch, f"{name}/{factor}")))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def first_tokens(labels: Labels) -> tuple[list[int], list[int]]:
-    """The tokens that only a yes begins with, and those that only a no does; a bare space begins both.
-
-    Raises InputError where one of them has no token of its own.
-    """
-    pairs = list(zip(labels.spellings, labels.is_yes.tolist(), strict=True))
-    yes, no = ({spelling[0] for spelling, is_yes in pairs if is_yes == wanted} for wanted in (True, False))
-    if not (yes - no and no - yes):
-        raise InputError("prompt: labels.yes and labels.no begin with the same token; choose others")
-    return sorted(yes - no), sorted(no - yes)
-
-
-@torch.no_grad()
-def slopes_of(
-    model: PeftModel, states: Tensor, texts: Sequence[forcing.Text], answers: tuple[list[int], list[int]]
-) -> Slopes:
-    """Slopes at `states` (N, R, d), of which [n, t] predicts token t of text n.
-
-    With p = softmax(z): ∂log p_y/∂z = 1_y − p, ∂H/∂z = −p (log p + H), and for the log-odds of two token sets
-    softmax over the one minus softmax over the other; ∂z/∂h is the head's weight.
-    """
-    rows = [n for n, text in enumerate(texts) for _ in text.tokens]
-    at = [t for text in texts for t in range(len(text.tokens))]
-    targets = torch.tensor([token for text in texts for token in text.tokens], device=states.device)
-    found = Slopes(*(torch.zeros_like(states) for _ in range(3)))
-    for start in range(0, len(rows), CHUNK):
-        here = slice(start, start + CHUNK)
-        logp = vlm.project(model, states[rows[here], at[here]]).log_softmax(-1)
-        p = logp.exp()
-        entropy = -(p * logp).sum(-1, keepdim=True)
-        found.entropy[rows[here], at[here]] = _back(model, -p * (logp + entropy), states.dtype)
-        found.sequence[rows[here], at[here]] = _back(model, _one_hot(targets[here], p) - p, states.dtype)
-    decided = list(range(len(texts))), [text.decision for text in texts]
-    logits = vlm.project(model, states[decided])
-    slope = torch.zeros_like(logits)
-    for tokens, sign in zip(answers, (1, -1), strict=True):
-        slope[:, tokens] = sign * logits[:, tokens].softmax(-1)
-    found.decision[decided] = _back(model, slope, states.dtype)
-    return found
-
-
-def _back(model: PeftModel, slope: Tensor, dtype: torch.dtype) -> Tensor:
-    weight = vlm.bare(model).lm_head.weight
-    return (slope.to(weight.dtype) @ weight).to(dtype)
-
-
-def _one_hot(targets: Tensor, like: Tensor) -> Tensor:
-    return torch.zeros_like(like).scatter_(1, targets[:, None], 1.0)

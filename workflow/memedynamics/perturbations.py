@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 from PIL import Image, ImageFilter
 
-from memedynamics import stats
-from memedynamics.gather import MEME
+from memedynamics import captions
+from memedynamics.keys import MEME
 
 CLEAN, BLUR, JPEG, BLANK, NATURAL, OTHER = "clean", "blur", "jpeg", "blank", "natural_swap", "other_image"
 NOISE = "noise_"  # followed by σ, of 255
@@ -75,7 +75,7 @@ def swaps(memes: pl.DataFrame, data: pl.DataFrame) -> dict[Key, Swap]:
 
     The choice depends on nothing but the meme's key and its candidates.
     """
-    pool = data.sort(MEME).with_columns(caption=pl.Series(stats.clusters(data.sort(MEME)["text"])))
+    pool = data.sort(MEME).with_columns(caption=pl.Series(captions.clusters(data.sort(MEME)["text"])))
     rows = pool.select(*MEME, "caption", "label").rows()
     by_split, by_caption = _grouped(rows, 2), _grouped(rows, 4)
     found = {}

@@ -6,7 +6,7 @@ samples): on-policy throughout, its pairs included. Only DPO looks back at π0, 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,10 +24,11 @@ from memedynamics.answers import Labels
 from memedynamics.config import Adapter
 from memedynamics.errors import InputError
 from memedynamics.forced_logps import Reader
-from memedynamics.gather import MEME
+from memedynamics.gradient_sketches import Sketch
 from memedynamics.images import open_image
+from memedynamics.keys import MEME
 from memedynamics.milestones import label
-from memedynamics.objective_gradients import PARTS, Differentiator, Responded, plain_lora
+from memedynamics.objective_gradients import Differentiator, Responded, parts, plain_lora
 from memedynamics.objectives import Drawn, coefficients
 from memedynamics.policies import Choose
 from memedynamics.probe_pairs import pairs
@@ -106,6 +107,7 @@ class Taker:
     prompt: Prompt
     beta: float
     group: int
+    sketches: dict[str, Sketch] = field(default_factory=dict)  # by part, made when it is first met
 
     def take(
         self, memes: pl.DataFrame, asked: Sequence[Prompted], batches: Iterable[Sequence[int]], fraction: float
@@ -122,7 +124,8 @@ class Taker:
         kept: dict[str, Tensor] = {}
         for batch in map(list, batches):
             given = self._responded([asked[i] for i in batch], baselines[batch], fraction)
-            differentiator = Differentiator(self.choose(label(fraction)), self.processor, self.prompt)
+            policy = self.choose(label(fraction))  # the pairs' log-ratios were taken on π0
+            differentiator = Differentiator(policy, self.processor, self.prompt, self.sketches)
             for part, found in differentiator.gradients(given).items():
                 kept.setdefault(part, torch.zeros(len(memes), *found.shape[1:]))[batch] = found.cpu()
         groups = gradient_sketches.groups_of(memes["text"])
@@ -163,9 +166,5 @@ class Taker:
 
 def count_parameters(policy: PeftModel, kept: Mapping[str, Tensor]) -> int:
     """Parameters of the factors of `kept` (sketches by part) that have any gradient."""
-    modules, total = dict(vlm.bare(policy).named_modules()), 0
-    for part, sketches in kept.items():
-        name, _, factor = part.rpartition("/")
-        factors = getattr(modules[name], PARTS[factor])
-        total += factors[modules[name].active_adapters[0]].weight.numel() if sketches.any() else 0
-    return total
+    layers = parts(policy)
+    return sum(layers[part].weight.numel() for part, sketches in kept.items() if sketches.any())

@@ -2,9 +2,8 @@
 
 import polars as pl
 
+from memedynamics.keys import MEME
 from memedynamics.preferences import Rule, outcomes
-
-MEME = ["dataset", "split", "id"]
 
 
 def pairs(samples: pl.DataFrame, rule: Rule) -> pl.DataFrame:

@@ -10,9 +10,9 @@ import polars as pl
 from memedynamics import segments
 from memedynamics.batching import cut
 from memedynamics.errors import InputError
+from memedynamics.keys import MEME
 from memedynamics.probes import stratified
 from memedynamics.prompts import Prompt
-from memedynamics.score_tables import MEME
 
 CHECKED = 0.5  # share of a split's batches that are occluded
 

@@ -15,11 +15,12 @@ from transformers import Trainer, TrainerCallback
 from trl import DPOConfig, GRPOConfig
 
 from memedynamics import callbacks, milestones, rollouts, tables
-from memedynamics.training import Config, boundary
+from memedynamics.trainer_arguments import Config, Kind
+from memedynamics.training import boundary
 from memedynamics.vlm import bare, remembered_pictures
 
 
-def hooks(config: Config, fractions: list[float], work: Path, run: Path) -> list[TrainerCallback]:
+def hooks(kind: Kind, config: Config, fractions: list[float], work: Path, run: Path) -> list[TrainerCallback]:
     """The callbacks of a run: milestones under `work`, a checked history, exact checkpoints, a progress bar.
 
     TensorBoard's own callback, where `report_to` asks for it, writes beside run.json (`run`), not into `work`.
@@ -28,7 +29,7 @@ def hooks(config: Config, fractions: list[float], work: Path, run: Path) -> list
     found = [
         callbacks.Milestones(fractions, work / "milestones"),
         callbacks.History(counts_on=isinstance(config, GRPOConfig)),
-        callbacks.Progress(type(config).__name__.removesuffix("Config")),
+        callbacks.Progress(kind.upper()),
         callbacks.Checkpoints(boundary(config)),
     ]
     return [*found, callbacks.Epochs()] if isinstance(config, GRPOConfig) else found
@@ -131,7 +132,7 @@ def flops(trainer: Trainer, tokens: int) -> float:
     once a token, and without gradients.
     A forward pass takes 2N a token (Kaplan et al., 2001.08361), the backward pass through frozen weights another 2N.
     DPO adds the reference's forward pass; GRPO adds sampling, one training pass per iteration, and the reference's;
-    EM adds sampling, and for the sequence's entropy a pass for the baseline (the trainer's `extra_forwards`).
+    EM adds sampling, and for what it must know of its batch beforehand another pass (the trainer's `extra_forwards`).
     Gradient checkpointing and the adapter's own weights are left out.
     """
     forward = 2.0 * decoder_parameters(trainer.model) * tokens

@@ -1,16 +1,16 @@
 """What a scoring job scores: passes over rows at some milestones, cut into batches of whole prompts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import polars as pl
 
 from memedynamics.batching import cut
 from memedynamics.errors import InputError
-from memedynamics.milestones import label
+from memedynamics.keys import MEME
 from memedynamics.preferences import Rule
 from memedynamics.probe_pairs import pairs
-from memedynamics.score_tables import KEYS, MEME
+from memedynamics.score_tables import KEYS
 
 COLUMNS = [*KEYS, "token_ids", "chosen_sample", "rejected_sample"]
 
@@ -28,15 +28,6 @@ class Batch(NamedTuple):
     key: str
     fractions: list[float]
     prompts: list[pl.DataFrame]  # each one prompt's rows
-
-
-def scored(fractions: Sequence[float], record: Mapping[str, object]) -> list[float]:
-    """Those of the study's `fractions` at which the run of `record` (run.json) has a milestone to score.
-
-    A run's own start is left out: it is the reference, which the base is scored for once a study.
-    """
-    start = [] if record["kind"] == "base" else [0.0]
-    return [fraction for fraction in fractions if label(fraction) in record["steps"] and fraction not in start]
 
 
 def passes(

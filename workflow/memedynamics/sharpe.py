@@ -8,7 +8,8 @@
 3. `importance_ratio` = Σ|φ_image| / Σ|φ_text|, text the user's words: question and caption (group image:text).
 4. φ is a first-order reading: it misses what saturates, and normalisation layers make Σφ small. `occlusion_correlation`
    says, group by group, how far it agrees with occlusion; the ratios of the occlusion effects themselves stand beside
-   it (`occlusion_sharpe_ratio`, `occlusion_overfit_index`), on the half of the memes that were occluded.
+   it (`occlusion_sharpe_ratio`, `occlusion_overfit_index`), on the half of the memes that were occluded. Where φ does
+   not agree with occlusion, its ratios and indices are left out and `missing` says so: see `sharpe_check`.
 5. The interval is the cluster bootstrap over memes; for independent normal φ it is close to SR ± 1.96 √((1 + SR²/2)/n)
    (Lo 2002). Strata: all memes, benign, hateful. Cells of the picture and frequent words have ratios alone, of all.
 6. A meme without a group (no caption, no rationale) is left out of that group's statistics: see n.
@@ -22,6 +23,7 @@ import polars as pl
 
 from memedynamics import curves
 from memedynamics.gather import BASE, CURVE, MEME
+from memedynamics.sharpe_check import blanked
 from memedynamics.sharpe_ratio import correlation, deviation, sharpe_ratio
 from memedynamics.stats import ratio
 
@@ -73,7 +75,8 @@ def rows(extracts: pl.DataFrame, prompts: pl.DataFrame, resamples: int, in_domai
     for group, frame in _by_group(numbers, _parts(numbers, in_domain)):
         found += _levels(frame, group, prompts, resamples, COLUMNS, RATIO, {"all": STRATA["all"]})
     images = _importance(numbers)
-    return found + _levels(images, "image:text", prompts, resamples, ["present", "phi", "text"], IMPORTANCE, STRATA)
+    found += _levels(images, "image:text", prompts, resamples, ["present", "phi", "text"], IMPORTANCE, STRATA)
+    return blanked(found)
 
 
 def _by_group(numbers: pl.DataFrame, names: Sequence[str]) -> Iterator[tuple[str, pl.DataFrame]]:

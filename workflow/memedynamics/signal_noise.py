@@ -5,14 +5,17 @@
    the base's fresh adapter B = 0 and A has no gradient; the base's is that of a fresh adapter of the study.
 2. `snr` = Σḡ²/Σs² − 1/n, sums over a layer's entries (module `all`: over all layers'). The plug-in Σḡ²/Σs²
    (`snr_plug_in`) has a floor of 1/n, which noise alone reaches: E ḡ² = (E g)² + s²/n.
-3. `gsnr` = the mean over entries of ḡ²/s², less 1/n (Liu et al., ICLR 2020, bias-corrected), `gsnr_plug_in` without.
-   Of Gaussian gradients it is still too large by the factor (n − 1)/(n − 3) of E 1/s²; `snr` is not.
+3. `gsnr` = the mean of ḡ²/s² over the entries that vary, less 1/n (Liu et al., ICLR 2020, bias-corrected);
+   `gsnr_plug_in` without. Of Gaussian gradients it is still too large by the factor (n − 1)/(n − 3) of E 1/s²; `snr`
+   is not. It has no interval: the sketches add entries up, so they have no ratios of single entries.
 4. `osgr`: one-step generalisation ratio, by how much a step on these n memes lowers the expected loss, relative to
    their own: R = Σ(E g)²/Σ((E g)² + s²/n) = snr/(snr + 1/n) (Liu et al.; with their weights W_j those of plain gradient
-   descent, which makes it a function of `snr`). It depends on n, and takes the memes as fresh draws; `osgr_measured`
+   descent, which makes it a function of `snr`), from 0 to 1: an `snr` below 0, noise alone, counts as 0, in resamples
+   too, so that intervals may start or lie at 0. It depends on n, and takes the memes as fresh draws; `osgr_measured`
    does not: ⟨ḡ_train, ḡ_val⟩/|ḡ_train|², to first order what a step on the train memes does for val, relative to train.
 5. Intervals, of module `all`, are the cluster bootstrap over the memes' sketches (`moments`), whose replicates are
-   corrected for the noise that resampling adds, s²/n, and scaled to the exact value. Layers have none.
+   corrected for the noise that resampling adds, s²/n, and scaled to the exact value. Rows of single layers have none:
+   the sketches are of all layers together. An empty interval is no certainty.
 """
 
 from collections.abc import Iterator
@@ -42,7 +45,11 @@ def snr(found: Strengths) -> np.ndarray:
 
 
 def osgr(ratio: np.ndarray, n: int) -> np.ndarray:
-    """r/(r + 1/n): the one-step generalisation ratio at signal-to-noise ratio r (Liu et al., ICLR 2020)."""
+    """r/(r + 1/n), from 0 to 1: the one-step generalisation ratio at signal-to-noise ratio r (Liu et al., ICLR 2020).
+
+    A bias-corrected r below 0 is noise alone and counts as 0.
+    """
+    ratio = np.maximum(ratio, 0)
     return stats.ratio(ratio, ratio + 1 / n)
 
 
@@ -60,8 +67,9 @@ def rows(signals: pl.DataFrame, extracts: pl.DataFrame, prompts: pl.DataFrame, r
 
 
 def _whole(signals: pl.DataFrame) -> pl.DataFrame:
-    """The whole adapter's strengths: sums over its layers."""
-    weighted = (pl.col("ratio") * pl.col("parameters")).sum() / pl.col("parameters").sum()
+    """The whole adapter's strengths: sums over its layers, and the mean ratio over all entries that vary."""
+    varying = pl.col("varying").filter(pl.col("ratio").is_not_null())
+    weighted = (pl.col("ratio") * pl.col("varying")).sum() / varying.sum()
     return signals.group_by(*RUN, "dataset", "split").agg(
         pl.col("mean_sq", "var").sum(), pl.col("n").first(), ratio=weighted, module=pl.lit("all")
     )

@@ -5,24 +5,15 @@ One matrix of resample weights serves every curve over the same memes, so all co
 A resample's statistic is a function of weighted sums, hence one matrix product for all curves and resamples.
 """
 
-import re
 import zlib
 from collections.abc import Sequence
 
 import numpy as np
 import scipy.stats
 
+from memedynamics.captions import clusters as clusters
+
 LEVEL = 0.95
-
-
-def clusters(texts: Sequence[str]) -> np.ndarray:
-    """Cluster of each text, (n,) from 0: texts equal up to case and white space share one; empty ones stand alone.
-
-    Accents and punctuation are kept: captions that differ in them are different captions.
-    """
-    keys = [re.sub(r"\s+", " ", text).strip().casefold() for text in texts]
-    known: dict[object, int] = {}
-    return np.array([known.setdefault(key or ("empty", i), len(known)) for i, key in enumerate(keys)], dtype=np.int64)
 
 
 def resample_weights(num_clusters: int, resamples: int, name: str = "") -> np.ndarray:

@@ -105,9 +105,7 @@ def _prompt_differences(study: Study, name: str, method: TrainedMethod) -> list[
 
 def _prompts(study: Study, method: BaseModel) -> str | None:
     """Which prompts a method trains on; None where it is not trained here."""
-    if not isinstance(method, TrainedMethod):
-        return None
-    return (method.train_prompts or study.train_prompts) if method.kind in ON_POLICY else "paired"
+    return method.prompts_of(study.train_prompts) if isinstance(method, TrainedMethod) else None
 
 
 def _argument_differences(study: Study, name: str, method: TrainedMethod) -> list[str]:

@@ -29,17 +29,19 @@ def measure(
     tables: Tables,
     records: Mapping[tuple[str, int], Mapping[str, object]],
     gains: Sequence[dict],
+    prompts: pl.DataFrame,
     runs: pl.DataFrame,
     kinds: Mapping[str, str],
     in_domain: str,
 ) -> pl.DataFrame:
     """The analysis `summary`, in its schema (`study` left to the writer).
 
-    `tables`: the other analyses by name; `records`: run.json by method and seed; `gains` from gains.rows; `kinds`: each
-    method's kind, in the study file's order.
+    `tables`: the other analyses by name; `records`: run.json by method and seed; `gains` from gains.rows; `prompts`,
+    `runs` from gather; `kinds`: each method's kind, in the study file's order.
     """
-    rows = table_rows(tables, in_domain) + cost_rows(records, in_domain)
+    table = table_rows(tables, in_domain)
+    rows = table + cost_rows(records, in_domain)
     rows += [{key: value for key, value in row.items() if key != "probe_kind"} for row in gains]
-    rows += answer_rows(tables, kinds, in_domain)
-    empty = {"question": None, "versus": None, "verdict": None, "seed": None, "missing": None}
+    rows += answer_rows(tables, table, prompts, runs, kinds, in_domain)
+    empty = {"question": None, "versus": None, "measure": None, "verdict": None, "seed": None, "missing": None}
     return finish(pl.DataFrame([empty | row for row in rows], infer_schema_length=None), runs)

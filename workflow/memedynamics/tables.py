@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import polars as pl
+import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -265,6 +266,7 @@ SCHEMAS["extract_signal"] = pa.schema(
         field("mean_sq", pa.float64(), "Σ ḡ² over the entries"),
         field("var", pa.float64(), "Σ s² over the entries, s² the sample variance"),
         field("ratio", pa.float64(), "mean of ḡ²/s² over the entries that vary", "1", null=True),
+        field("varying", pa.int64(), "entries with s² > 0; 0 where ratio is empty"),
     ]
 )
 SCHEMAS["sharpe"] = analysis_schema(
@@ -369,6 +371,7 @@ SCHEMAS["gradients"] = analysis_schema(
 SCHEMAS["summary"] = analysis_schema(
     field("question", CATEGORY, "the question it answers; empty for the side-by-side table", null=True),
     field("versus", CATEGORY, "the other method of a claim, or the two numbers of a relation", null=True),
+    field("measure", CATEGORY, "what a claim compares; empty in the table and for relations", null=True),
     field("verdict", CATEGORY, "what this data says to a claim, on its row p_holm", null=True),
 )
 
@@ -441,7 +444,8 @@ def write(table: pa.Table | pl.DataFrame, path: Path, name: str) -> None:
 def rows(path: Path, name: str) -> int:
     """How many rows the table at `path` has, from its footer alone.
 
-    Raises InputError naming the file when it is missing, cut short or of another schema than `name`.
+    Raises InputError naming the file when it is missing, cut short, of another schema than `name`, or of another study
+    than the job's own.
     """
     try:
         found = pq.read_metadata(path)
@@ -451,7 +455,19 @@ def rows(path: Path, name: str) -> int:
         raise InputError(f"{path}: not a whole Parquet file ({error}); delete it and run again") from error
     if missing := set(SCHEMAS[name].names) - set(found.schema.to_arrow_schema().names):
         raise InputError(f"{path}: not a '{name}' table, lacks {', '.join(sorted(missing))}")
+    _refuse_other_study(path, _noted(found.metadata))
     return found.num_rows
+
+
+def _refuse_other_study(path: Path, note: dict[str, object]) -> None:
+    """Outside a job there is no study to compare with."""
+    own = provenance.get("study")
+    if own and (found := note.get("study", own)) != own:
+        raise InputError(f"{path}: belongs to study {found!r}, not to {own!r}; delete it and run again")
+
+
+def _noted(metadata: dict[bytes, bytes] | None) -> dict[str, object]:
+    return json.loads((metadata or {}).get(b"memedynamics", b"{}"))
 
 
 def read(path: Path, name: str, columns: list[str] | None = None) -> pl.DataFrame:
@@ -466,10 +482,18 @@ def read_all(paths: Iterable[Path], name: str, columns: list[str] | None = None)
     return pl.concat([read(path, name, columns) for path in paths])
 
 
+def finite(frame: pl.DataFrame, where: Path | str) -> pl.DataFrame:
+    """`frame` itself. Raises InputError naming `where` and the column that holds NaN or infinite values."""
+    for column in frame.select(cs.float()):
+        if count := int((~column.is_finite()).sum()):
+            name = f"{where}, column {column.name}"
+            raise InputError(f"{name}: {count} values are NaN or infinite; delete it and run again")
+    return frame
+
+
 def source(path: Path) -> dict[str, object]:
     """The provenance that the table at `path` carries; empty where it has none or is no whole table."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        return _noted(pq.read_schema(path).metadata)
     except (pa.ArrowInvalid, OSError):
         return {}
-    return json.loads(metadata.get(b"memedynamics", b"{}"))

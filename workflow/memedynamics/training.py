@@ -9,18 +9,14 @@ TRL trains; this module builds its configs and trainers. Where the defaults diff
 5. Nothing is cut (max_length), every step is logged, no mixed precision unless the base model is in bfloat16 on a GPU.
 """
 
-import difflib
 import math
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Literal, get_type_hints
 
 import polars as pl
 import torch
-from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin, Trainer, TrainerCallback
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
@@ -30,18 +26,9 @@ from memedynamics.errors import InputError
 from memedynamics.examples import dataset, end_token
 from memedynamics.methods import ON_POLICY
 from memedynamics.rewards import Reward
+from memedynamics.trainer_arguments import CONFIGS, Config, Kind, check_groups, checked
 from memedynamics.vlm import bare
 
-Kind = Literal["sft", "dpo", "grpo", "rft", "em"]
-Config = SFTConfig | DPOConfig | GRPOConfig
-
-CONFIGS: dict[str, type[Config]] = {
-    "sft": SFTConfig,
-    "rft": SFTConfig,
-    "dpo": DPOConfig,
-    "grpo": GRPOConfig,
-    "em": GRPOConfig,
-}
 EXAMPLES = {SFTConfig: "sft", DPOConfig: "dpo", GRPOConfig: "grpo"}
 OURS: dict[str, object] = {"logging_steps": 1, "save_steps": 0.1, "save_total_limit": 2, "report_to": "none"}
 DEFAULTS: dict[str, dict[str, object]] = {
@@ -51,28 +38,6 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "grpo": {"loss_type": "grpo", "beta": 0.04, "use_bias_correction_kl": False},
     "em": {"beta": 0.0},
 }
-# Arguments that follow from the study file or that resuming and milestones depend on.
-RESERVED = {
-    "output_dir": "results lie under results/<study>",
-    "seed": "use seeds",
-    "data_seed": "use seeds",
-    "reward_weights": "use rewards",
-    "save_strategy": "use save_steps",
-    "save_only_model": "checkpoints must be resumable",
-    "load_best_model_at_end": "use milestones",
-    "remove_unused_columns": "rewards need the columns",
-    "model_init_kwargs": "use base_model",
-    "logging_strategy": "use logging_steps",
-    "logging_nan_inf_filter": "a loss that is not finite must stop the run",
-    "disable_tqdm": "the job shows its own progress",
-}
-# Arguments of GRPO's loss and of reused completions, by how they begin: EM has neither.
-NOT_FOR_EM = (
-    "beta", "epsilon", "delta", "sapo_", "vespo_", "importance_sampling_level", "multi_objective_aggregation",
-    "scale_rewards", "loss_type", "sync_ref_model", "ref_model_", "top_entropy_quantile", "entropy_",
-    "use_adaptive_entropy", "off_policy_mask_threshold", "use_bias_correction_kl", "num_iterations",
-    "steps_per_generation", "generation_batch_size",
-)  # fmt: skip
 
 
 def defaults() -> dict[str, dict[str, object]]:
@@ -103,7 +68,7 @@ def trainer_config(
 
     `sampling` and `weights` (rewards by name) matter to GRPO and EM alone. Raises InputError as `check_args` does.
     """
-    args = _checked(kind, args)
+    args = checked(kind, args)
     gpu = torch.cuda.is_available()
     given = {
         **OURS,
@@ -118,36 +83,12 @@ def trainer_config(
         "logging_nan_inf_filter": False,
     }
     if kind in ON_POLICY:
-        _check_groups(given)
+        check_groups(given)
         given["reward_weights"] = list(weights.values()) if weights else None
     try:
         return CONFIGS[kind](**given)
     except (TypeError, ValueError, ImportError) as error:
         raise InputError(f"trainer arguments of a {kind} method: {' '.join(str(error).split())}") from error
-
-
-def _checked(kind: Kind, args: dict[str, object]) -> dict[str, object]:
-    """`args` in the types that TRL's config class declares: YAML reads 1e-5 as text."""
-    types = get_type_hints(CONFIGS[kind])
-    known = {field.name for field in fields(CONFIGS[kind]) if field.init}
-    for name in args:
-        if name in RESERVED:
-            raise InputError(f"trainer argument {name}: is set by the study itself ({RESERVED[name]}); remove it")
-        if kind == "em" and name in known and name.startswith(NOT_FOR_EM):
-            raise InputError(f"trainer argument {name}: em has its own loss on fresh responses (objective); remove it")
-        if name not in known:
-            nearest = difflib.get_close_matches(name, known - set(RESERVED), n=1, cutoff=0.0)
-            raise InputError(
-                f"trainer argument {name}: {CONFIGS[kind].__name__} has no such argument; nearest is {nearest[0]}"
-            )
-    return {name: _typed(name, value, types[name]) for name, value in args.items()}
-
-
-def _typed(name: str, value: object, declared: object) -> object:
-    try:
-        return TypeAdapter(declared).validate_python(value)
-    except ValidationError as error:
-        raise InputError(f"trainer argument {name}: {value!r}: {error.errors()[0]['msg']}") from error
 
 
 def _sampling(sampling: Sampling) -> dict[str, object]:
@@ -157,20 +98,6 @@ def _sampling(sampling: Sampling) -> dict[str, object]:
         "top_k": 0,
         "max_completion_length": sampling.max_new_tokens,
     }
-
-
-def _check_groups(args: dict[str, object]) -> None:
-    """GRPO's batch must hold whole groups; TRL says so without naming the arguments that make up the batch."""
-    group = args.get("num_generations", GRPOConfig.num_generations)
-    batch = args.get("per_device_train_batch_size", GRPOConfig.per_device_train_batch_size)
-    rounds = args.get("steps_per_generation") or args.get("gradient_accumulation_steps", 1)
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    total = args.get("generation_batch_size") or batch * rounds * processes
-    if total % group:
-        raise InputError(
-            f"trainer argument num_generations: {group} does not divide the generation batch of {total} completions "
-            f"(per_device_train_batch_size {batch} × {rounds} × {processes} processes); change either"
-        )
 
 
 def trainer(

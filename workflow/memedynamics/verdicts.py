@@ -9,7 +9,11 @@ from memedynamics import figures
 from memedynamics.questions import ALL_RUNS, QUESTIONS
 
 WORDS = {"forward_kl": "KL in domain", "forward_kl_out_of_domain": "KL out of domain", "accuracy": "accuracy"}
+MEASURES = {"accuracy": "accuracy", "probe_accuracy_gap": "gap", "effective_rank_at_norm": "effective rank"}
+MEASURES |= {"image_share": "attention on the picture", "accuracy_change": "change of accuracy"}
 WORDS |= {"accuracy_gain_out_of_domain": "accuracy gain out of domain", "decision_entropy": "entropy"}
+
+KEYS = ("question", "method", "versus", "measure", "dataset", "split")
 
 
 class Line(NamedTuple):
@@ -27,11 +31,11 @@ def claims_table(frame: pl.DataFrame) -> list[Line]:
     asked = frame.filter(pl.col("question").is_not_null())
     found = []
     for row in asked.filter(pl.col("statistic") == "p_holm").to_dicts():
-        same = [pl.col(key) == row[key] for key in ("question", "method", "versus", "dataset", "split")]
+        same = [pl.col(key).eq_missing(row[key]) for key in KEYS]
         own = asked.filter(*same, pl.col("statistic").is_in(["difference", "correlation"])).sort("seed")
         numbers = "; ".join(_number(each) for each in own.to_dicts())
         p = "" if row["value"] is None else f"{row['value']:.2g}"
-        found.append(Line(row["question"], _who(row), numbers, p, row["verdict"]))
+        found.append(Line(row["question"], _who(row), numbers, p, _said(row)))
     found.sort(key=lambda line: QUESTIONS.index(line.question))
     lines = []
     for _, same in groupby(found, key=lambda line: line.question):
@@ -42,9 +46,18 @@ def claims_table(frame: pl.DataFrame) -> list[Line]:
 
 def _who(row: dict) -> str:
     if row["method"] != ALL_RUNS:
-        return f"{figures.name(row['method'])} − {figures.name(row['versus'])}"
+        where = f", {row['split']}" if row["split"] in ("val", "test") else ""
+        what = f"{MEASURES.get(row['measure'], row['measure'])}{where} {row['dataset'] if where else ''}".rstrip()
+        return f"{figures.name(row['method'])} − {figures.name(row['versus'])}: {what}"
     x, _, y = row["versus"].partition(", ")
     return f"{WORDS.get(x, x)} with {WORDS.get(y, y)}" + (f" ({row['dataset']})" if "out" in y else "")
+
+
+def _said(row: dict) -> str:
+    text = row["verdict"]
+    for method in (row["method"], row["versus"]):
+        text = text.replace(method, figures.name(method))
+    return text
 
 
 def _number(row: dict) -> str:

@@ -30,11 +30,13 @@ def main(
     in_domain: str,
 ) -> None:
     """Write the analysis `accuracy` of the runs' `samples` and the `base`'s, and of the scored `responses`."""
+    milestones = gather.milestones(runs)
+    given = pl.concat([answers(base, "base_sample"), answers(samples, "own_sample")])
     frame = accuracy.measure(
-        pl.concat([answers(base, "base_sample"), answers(samples, "own_sample")]),
-        gather.frames(responses, "responses", DECISIONS),
+        gather.whole(given, milestones, "samples"),
+        gather.whole(gather.frames(responses, "responses", DECISIONS), milestones, "responses"),
         gather.prompts(data),
-        gather.milestones(runs),
+        milestones,
         resamples,
         in_domain,
     )

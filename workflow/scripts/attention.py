@@ -9,7 +9,9 @@ from memedynamics.job import run
 def main(extracts: list[Path], runs: list[Path], data: list[Path], table: Path, resamples: int) -> None:
     """Write the analysis `attention` of the extracts of the runs and the base."""
     layers, means, decided = attention_frames.by_meme(extracts)
-    frame = attention.measure(layers, means, decided, gather.prompts(data), gather.milestones(runs), resamples)
+    milestones = gather.milestones(runs)
+    gather.whole(means, milestones, "extracts")
+    frame = attention.measure(layers, means, decided, gather.prompts(data), milestones, resamples)
     tables.write(frame, table, "attention")
 
 

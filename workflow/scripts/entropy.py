@@ -31,12 +31,12 @@ def main(
     for (method, seed), found in progress(gather.by_run(traces).items(), "traces"):
         sums = gather.finite_sums(token_entropy.per_prompt(gather.scan(found, "traces")), found, "traces")
         tokens.append(gather.labelled(sums, method, seed))
-    prompts = gather.prompts(data)
+    prompts, milestones = gather.prompts(data), gather.milestones(runs)
     frame = entropy.measure(
-        answer_entropy.per_prompt(answers, prompts, num_samples),
-        pl.concat(tokens),
+        answer_entropy.per_prompt(gather.whole(answers, milestones, "samples"), prompts, num_samples),
+        gather.whole(pl.concat(tokens), milestones, "traces"),
         prompts,
-        gather.milestones(runs),
+        milestones,
         resamples,
     )
     tables.write(frame, table, "entropy")

@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from memedynamics import answers, looking_plan, perturbations, policies, random_update, score_plan, tables, vlm
-from memedynamics.config import Attention, BaseModelConfig, Sampling
+from memedynamics import answers, looking_plan, perturbations, policies, random_update, tables, vlm
+from memedynamics.config import Attention, BaseModelConfig
 from memedynamics.job import progress, run
+from memedynamics.keys import MEME
 from memedynamics.looking import Looker, Policy
 from memedynamics.looking_decisions import Decider
-from memedynamics.milestones import label
+from memedynamics.milestones import label, scored
 from memedynamics.parts import Parts
 from memedynamics.prompts import Prompt
 
@@ -28,7 +29,7 @@ def main(
     questions: dict[str, str],
     fractions: list[float],
     settings: Attention,
-    sampling: Sampling,
+    max_new_tokens: int,
     threads: int,
     work: Path,
     milestones: Path | None = None,
@@ -37,7 +38,7 @@ def main(
     """Without `milestones` it is the base alone."""
     torch.set_num_threads(threads)
     record = json.loads(run.read_text()) if run else BASE
-    fractions = score_plan.scored(fractions, record)
+    fractions = scored(fractions, record)
     choose = policies.load(model, base, record["kind"], milestones, fractions)
     looked_through = [Policy("trained", f, label(f) if run else None, redraws=f == fractions[-1]) for f in fractions]
     last = label(fractions[-1])
@@ -48,13 +49,13 @@ def main(
         return random_update.activate(choose(None)) if name == random_update.NAME else choose(name)
 
     memes = tables.read_all(data, "data", looking_plan.COLUMNS)
-    samples = tables.read_all(base_samples, "samples", [*score_plan.MEME, "sample", "token_ids"])
+    samples = tables.read_all(base_samples, "samples", [*MEME, "sample", "token_ids"])
     chosen = looking_plan.chosen(memes, samples, settings)
     batches = looking_plan.batches(chosen, looked_through, settings.batch_size, record["kind"] == "full")
     processor = vlm.load_processor(model)
     tokenizer, ends = processor.tokenizer, vlm.end_token_ids(choose(None), processor)
     read = looking_plan.reader(memes, perturbations.swaps(chosen, memes), tokenizer, prompt, questions, ends)
-    decider = Decider(tokenizer, prompt, answers.Labels(tokenizer, prompt), ends, sampling.max_new_tokens)
+    decider = Decider(tokenizer, prompt, answers.Labels(tokenizer, prompt), ends, max_new_tokens)
     looker = Looker(switch, processor, decider, settings.noise)
     parts = Parts(work, "extract_attention")
     for batch in progress(batches, "attention"):

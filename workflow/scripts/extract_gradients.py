@@ -6,11 +6,11 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from memedynamics import gather, gradient_sketches, policies, policy_gradients, score_plan, tables, vlm
+from memedynamics import gradient_sketches, policies, policy_gradients, tables, vlm
 from memedynamics.batching import cut
-from memedynamics.config import Adapter, BaseModelConfig, Gradients, Sampling
+from memedynamics.config import Adapter, BaseModelConfig, Gradients
 from memedynamics.job import progress, run
-from memedynamics.milestones import label
+from memedynamics.milestones import label, scored
 from memedynamics.parts import Parts
 from memedynamics.prompts import Prompt
 
@@ -25,7 +25,7 @@ def main(
     questions: dict[str, str],
     settings: Gradients,
     adapter: Adapter,
-    sampling: Sampling,
+    sampling_seed: int,
     beta: float,
     group: int,
     fractions: list[float],
@@ -39,11 +39,11 @@ def main(
     """Without `milestones` it is the base with a fresh adapter; a milestone that is done is not taken again."""
     torch.set_num_threads(threads)
     record = json.loads(run.read_text()) if run else {"kind": "base", "steps": {"0": 0}}
-    wanted = score_plan.scored(fractions, record)
+    wanted = scored(fractions, record)
     paths = [own] if run else base_samples
-    samples = pl.concat([gather.finite(tables.read(path, "samples"), path) for path in paths])
+    samples = pl.concat([tables.finite(tables.read(path, "samples"), path) for path in paths])
     memes = policy_gradients.choose_memes(
-        tables.read_all(data, "data"), samples, wanted, settings.memes, sampling.seed, in_domain
+        tables.read_all(data, "data"), samples, wanted, settings.memes, sampling_seed, in_domain
     )
     parts = Parts(work, "extract_gradients")
     left = [fraction for fraction in wanted if not parts.done(label(fraction))]

@@ -6,10 +6,12 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from memedynamics import per_sample, policies, probed_memes, score_plan, tables, vlm
+from memedynamics import per_sample, policies, probed_memes, tables, vlm
 from memedynamics.attributions import Extractor
 from memedynamics.config import Adapter, BaseModelConfig, Sharpe
 from memedynamics.job import progress, run
+from memedynamics.keys import MEME
+from memedynamics.milestones import scored
 from memedynamics.parts import Parts
 from memedynamics.prompts import Prompt
 
@@ -37,13 +39,13 @@ def main(
     """Without `milestones` it is the base, with a fresh `adapter` of the study on it: the same function."""
     torch.set_num_threads(threads)
     record = json.loads(run.read_text()) if run else BASE
-    fractions = score_plan.scored(fractions, record)
+    fractions = scored(fractions, record)
     choose = policies.load(model, base, record["kind"], milestones, fractions)
     if not run:
         fresh = per_sample.fresh_adapter(choose(None), adapter)
         choose = lambda _: fresh  # noqa: E731
     extractor = Extractor(choose, vlm.load_processor(model), prompt)
-    rows = tables.read_all(data, "data", [*score_plan.MEME, "label", "image", "text"])
+    rows = tables.read_all(data, "data", [*MEME, "label", "image", "text"])
     memes = probed_memes.chosen(tables.read(probes, "probes"), rows, settings.memes, prompt, questions)
     shares = probed_memes.shares(memes, fractions, record["kind"] == "full", settings.batch_size)
     finished = {extract: Parts(work, "extract_sharpe"), signal: Parts(work, "extract_signal")}

@@ -6,10 +6,10 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from memedynamics import base_svds, deltas, module_spectra, score_plan, spectrum_bases, tables
+from memedynamics import base_svds, deltas, module_spectra, spectrum_bases, tables
 from memedynamics.config import Spectrum
 from memedynamics.job import progress, run
-from memedynamics.milestones import label
+from memedynamics.milestones import label, scored
 from memedynamics.parts import Parts
 from memedynamics.weights import Weights
 
@@ -31,7 +31,7 @@ def main(
     """Write `extract` and `bases` of the run in `milestones`; `svd` is what base_svd wrote of `model`."""
     torch.set_num_threads(threads)
     record = json.loads(run.read_text())
-    fractions = score_plan.scored(fractions, record)
+    fractions = scored(fractions, record)
     folders = {fraction: milestones / label(fraction) for fraction in fractions}
     opened = {fraction: deltas.open_milestone(folder, record["kind"]) for fraction, folder in folders.items()}
     if None in opened.values():

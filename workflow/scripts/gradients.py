@@ -17,7 +17,8 @@ def main(extracts: list[Path], runs: list[Path], data: list[Path], table: Path, 
         gradients.rows(gradients.checked(gather.frames([path], "extract_gradients", columns), path), prompts, resamples)
         for path in progress(extracts, "gradients")
     ]
-    frame = gather.finish(pl.concat(found), gather.milestones(runs))
+    milestones = gather.milestones(runs)
+    frame = gather.finish(gather.whole(pl.concat(found), milestones, "extracts"), milestones)
     tables.write(frame, table, "gradients")
 
 

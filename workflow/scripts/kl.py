@@ -19,12 +19,13 @@ def main(
     for (method, seed), found in progress(gather.by_run(traces).items(), "traces"):
         sums = gather.finite_sums(kl.per_response(gather.scan(found, "traces")), found, "traces")
         tokens.append(gather.labelled(sums, method, seed))
+    milestones = gather.milestones(runs)
     frame = kl.measure(
-        pl.concat(tokens),
-        gather.frames(responses, "responses", DECISIONS),
+        gather.whole(pl.concat(tokens), milestones, "traces"),
+        gather.whole(gather.frames(responses, "responses", DECISIONS), milestones, "responses"),
         pairs,
         gather.prompts(data),
-        gather.milestones(runs),
+        milestones,
         resamples,
     )
     tables.write(frame, table, "kl")

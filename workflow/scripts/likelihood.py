@@ -25,7 +25,9 @@ def main(
         likelihood.per_text(gather.frames(found, "responses", likelihood.RESPONSES), wanted)
         for found in progress(gather.by_run(responses).values(), "responses")
     ]
-    frame = likelihood.measure(pl.concat(measured), beta, gather.prompts(data), gather.milestones(runs), resamples)
+    milestones = gather.milestones(runs)
+    found = gather.whole(pl.concat(measured), milestones, "responses")
+    frame = likelihood.measure(found, beta, gather.prompts(data), milestones, resamples)
     tables.write(frame, table, "likelihood")
 
 

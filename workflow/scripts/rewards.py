@@ -32,13 +32,15 @@ def main(
     groups: dict[str, int],
 ) -> None:
     """Write the analysis `rewards`; `groups` is num_generations of every method that draws groups."""
+    milestones = gather.milestones(runs)
+    given = pl.concat([answers(base, "base_sample"), answers(samples, "own_sample")])
     frame = reward_dynamics.measure(
-        pl.concat([answers(base, "base_sample"), answers(samples, "own_sample")]),
+        gather.whole(given, milestones, "samples"),
         reward_history.logged(histories),
         reward_training.drawn(rollouts),
         tables.read(preferences, "preferences", ["dataset", "id"]),
         gather.prompts(data),
-        gather.milestones(runs),
+        milestones,
         resamples,
         in_domain,
         groups,

@@ -11,6 +11,8 @@ from memedynamics.answers import Labels
 from memedynamics.batching import shard
 from memedynamics.config import BaseModelConfig, Scoring
 from memedynamics.job import progress, run
+from memedynamics.keys import MEME
+from memedynamics.milestones import scored
 from memedynamics.parts import Parts
 from memedynamics.prompts import Prompt
 from memedynamics.scoring import Scorer, meme
@@ -40,12 +42,12 @@ def main(
     """Without `milestones` it is the base against itself through the other code path: the noise floor."""
     torch.set_num_threads(threads)
     record = json.loads(run.read_text()) if run else BASE
-    fractions = score_plan.scored(fractions, record)
+    fractions = scored(fractions, record)
     drawn = tables.read(own, "samples") if own else None
     one_at_a_time = record["kind"] == "full"
     passes = score_plan.passes(tables.read(probes, "probes"), drawn, fractions, one_at_a_time, pair_rule)
     batches = shard(score_plan.batches(passes, scoring.batch_size), scatteritem)
-    sources = score_plan.sources(tables.read_all(data, "data", [*score_plan.MEME, "image", "text"]), batches)
+    sources = score_plan.sources(tables.read_all(data, "data", [*MEME, "image", "text"]), batches)
     choose = policies.load(model, base, record["kind"], milestones, fractions)
     processor = vlm.load_processor(model)
     scorer = Scorer(choose, processor, prompt, Labels(processor.tokenizer, prompt), scoring.chunk, plainly=not run)

@@ -20,7 +20,8 @@ def main(
     in_domain: str,
 ) -> None:
     """Write the analysis `sharpe` of the runs and the base; `signals` lie beside `extracts`, one of each a run."""
-    found = gather.frames(extracts, "extract_sharpe", COLUMNS)
+    milestones = gather.milestones(runs)
+    found = gather.whole(gather.frames(extracts, "extract_sharpe", COLUMNS), milestones, "extracts")
     # A run without factors has an empty table.
     strengths = [
         gather.labelled(gather.finite(tables.read(path, "extract_signal"), path), *gather.run_of(path))
@@ -30,7 +31,7 @@ def main(
     rows = sharpe.rows(found, prompts, resamples, in_domain)
     rows += signal_noise.rows(pl.concat(strengths), found, prompts, resamples)
     frame = pl.DataFrame(rows, infer_schema_length=None)
-    tables.write(gather.finish(frame, gather.milestones(runs)), table, "sharpe")
+    tables.write(gather.finish(frame, milestones), table, "sharpe")
 
 
 if __name__ == "__main__":

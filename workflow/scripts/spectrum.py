@@ -10,10 +10,11 @@ COLUMNS = [name for name in tables.SCHEMAS["extract_spectrum"].names if name != 
 
 def main(extracts: list[Path], bases: list[Path], runs: list[Path], table: Path, resamples: int) -> None:
     """Write the analysis `spectrum` of the runs' `extracts` and `bases`, both written by extract_spectrum."""
+    milestones = gather.milestones(runs)
     frame = spectrum.measure(
-        gather.frames(extracts, "extract_spectrum", COLUMNS),
+        gather.whole(gather.frames(extracts, "extract_spectrum", COLUMNS), milestones, "extracts"),
         {gather.run_of(path.with_suffix("")): path for path in bases},
-        gather.milestones(runs),
+        milestones,
         resamples,
     )
     tables.write(frame, table, "spectrum")

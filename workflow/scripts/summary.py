@@ -40,13 +40,13 @@ def main(
         "attention": tables.read(attention, "attention"),
         "entropy": tables.read(entropy, "entropy"),
     }
-    same = {"versus": "other_path", "statistic": "per_response", "estimator": "exact", "span": "all"}
-    floor = found["kl"].filter(**same)["ci_high"].max()
+    prompts, milestones = gather.prompts(data), gather.milestones(runs)
     answers = pl.concat([gather.frames(paths, "samples", ANSWERS) for paths in (samples, base)])
-    scores = gather.frames(responses, "responses", SCORES)
-    gained = gains.rows(answers, scores, gather.prompts(data), floor or 0.0, resamples)
+    answers = gather.whole(answers, milestones, "samples")
+    scores = gather.whole(gather.frames(responses, "responses", SCORES), milestones, "responses")
+    gained = gains.rows(answers, scores, prompts, gains.floors(found["kl"]), resamples)
     records = {gather.run_of(path): json.loads(path.read_text()) for path in runs}
-    frame = summary.measure(found, records, gained, gather.milestones(runs), kinds, in_domain)
+    frame = summary.measure(found, records, gained, prompts, milestones, kinds, in_domain)
     tables.write(frame, table, "summary")
 
 

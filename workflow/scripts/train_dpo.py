@@ -35,7 +35,7 @@ def main(
     args = {**matched.training, **method.args}
     config = trainer_config("dpo", args, work / "checkpoints", seed, matched.base.dtype)
     policy = load_model(model, matched.base.dtype, matched.base.attn_implementation)
-    adapter, hooks = method.adapter or matched.adapter, runs.hooks(config, fractions, work, run)
+    adapter, hooks = method.adapter or matched.adapter, runs.hooks(method.kind, config, fractions, work, run)
     made = trainer(config, policy, load_processor(model), rows, adapter, hooks=hooks)
     runs.carry_out(made, rows, fractions, work, outputs)
 

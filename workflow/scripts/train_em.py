@@ -40,7 +40,7 @@ def main(
     torch.set_num_threads(threads)
     outputs = {"milestones": milestones, "history": history, "rollouts": rollouts, "run": run}
     pairs, memes = tables.read(preferences, "preferences"), tables.read(data, "data")
-    rows = training_rows(pairs, memes, matched.prompt, matched.question, method.train_prompts or train_prompts)
+    rows = training_rows(pairs, memes, matched.prompt, matched.question, method.prompts_of(train_prompts))
     rows = few(rows, method.prompts, seed)
     args = {**matched.training, **method.args}
     config = trainer_config("em", args, work / "checkpoints", seed, matched.base.dtype, sampling, rewards)
@@ -48,7 +48,7 @@ def main(
     gated = {"objective": method.objective, "label_gated": method.label_gated}
     minimiser = partial(EntropyTrainer, **gated, prompt=matched.prompt)
     policy = load_model(model, matched.base.dtype, matched.base.attn_implementation)
-    adapter, hooks = method.adapter or matched.adapter, runs.hooks(config, fractions, work, run)
+    adapter, hooks = method.adapter or matched.adapter, runs.hooks(method.kind, config, fractions, work, run)
     made = trainer(config, policy, load_processor(model), rows, adapter, graders, hooks, minimiser)
     runs.carry_out(made, rows, fractions, work, outputs)
 

@@ -1,6 +1,7 @@
-"""Rejection-sampling fine-tuning (Yuan et al., 2308.01825): SFT on all correct samples of the paired prompts."""
+"""Rejection-sampling fine-tuning (Yuan et al., 2308.01825): SFT on all correct, well-formed samples."""
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -27,17 +28,18 @@ def main(
     seed: int,
     threads: int,
     work: Path,
+    train_prompts: Literal["paired", "all"] = "paired",
 ) -> None:
     """Train with TRL's SFTTrainer and write the run's artefacts."""
     torch.set_num_threads(threads)
     outputs = {"milestones": milestones, "history": history, "rollouts": rollouts, "run": run}
     pairs, memes = tables.read(preferences, "preferences"), tables.read(data, "data")
-    rows = training_rows(pairs, memes, matched.prompt, matched.question, "paired")
+    rows = training_rows(pairs, memes, matched.prompt, matched.question, method.prompts_of(train_prompts))
     rows = correct_samples(rows, tables.read(samples, "samples", ["id", "sample", "text", "correct", "format_ok"]))
     args = {**matched.training, **method.args}
     config = trainer_config("rft", args, work / "checkpoints", seed, matched.base.dtype)
     policy = load_model(model, matched.base.dtype, matched.base.attn_implementation)
-    adapter, hooks = method.adapter or matched.adapter, runs.hooks(config, fractions, work, run)
+    adapter, hooks = method.adapter or matched.adapter, runs.hooks(method.kind, config, fractions, work, run)
     made = trainer(config, policy, load_processor(model), rows, adapter, hooks=hooks)
     runs.carry_out(made, rows, fractions, work, outputs)
 
