@@ -222,7 +222,8 @@ def test_accumulation_changes_no_gradient(
 ) -> None:
     """8 responses at once, or 4 and 4 or four times 2, as they are shuffled: what counts is spread unevenly.
 
-    Equal to 1e-6 of the largest where that is above 1: the sequence's, with rewards of 200 nat, are about 1500.
+    Equal to 1e-6, or to 1e-5 of the largest where that is above 1: the sequence's, with rewards of 200 nat, are about
+    1500, and float32 adds them up in another order.
     """
     found, losses = [], []
     for rounds in (1, 2, 4):
@@ -233,7 +234,8 @@ def test_accumulation_changes_no_gradient(
     assert sum(gradient.abs().sum() for gradient in found[0]) > 1e-3
     for other in found[1:]:
         gaps = [(a - b).abs().max().item() for a, b in zip(found[0], other, strict=True)]
-        assert max(gaps) < 1e-6 * max(1, *(gradient.abs().max().item() for gradient in found[0]))
+        largest = max(gradient.abs().max().item() for gradient in found[0])
+        assert max(gaps) < max(1e-6, 1e-5 * largest if largest > 1 else 0)
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
 
 

@@ -35,23 +35,17 @@ def folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def samples(family: str, study: Path, folder: Path) -> pl.DataFrame:
     """The base's samples, in table and file samples.parquet, and the probes made of them."""
-    script("sample_base")(
-        data=study / "data.parquet",
-        model=tiny_models.folder(family),
-        samples=folder / "samples.parquet",
-        dataset="memes",
-        scatteritem="1-of-1",
-        base=BASE,
-        prompt=PROMPT,
-        question="hateful",
-        sampling=SAMPLING,
-        rewards=REWARDS,
-        threads=1,
-        work=folder / "work/sample",
-    )
-    files = {"samples": [folder / "samples.parquet"], "data": [study / "data.parquet"]}
-    script("build_probes")(**files, probes=folder / "probes.parquet", sizes=Probes(), in_domain="memes")
-    return tables.read(folder / "samples.parquet", "samples")
+    drawing = {"data": study / "data.parquet", "model": tiny_models.folder(family), "base": BASE, "prompt": PROMPT}
+    drawing |= {"question": "hateful", "sampling": SAMPLING, "threads": 1}
+    sizes = {"sizes": Probes(), "in_domain": "memes"}
+    drawn, greedy, samples = (folder / f"{name}.parquet" for name in ("drawn", "greedy", "samples"))
+    script("sample_base")(**drawing, samples=drawn, dataset="memes", scatteritem="1-of-1", work=folder / "work/sample")
+    script("greedy_base")(**drawing, **sizes, samples=greedy, work=folder / "work/greedy")
+    grading = {"prompt": PROMPT, "rewards": REWARDS}
+    script("gather_samples")(shards=[drawn], data=[study / "data.parquet"], samples=samples, **grading)
+    files = {"samples": [samples], "data": [study / "data.parquet"], "greedy": greedy, "model": drawing["model"]}
+    script("build_probes")(**files, **sizes, **grading, probes=folder / "probes.parquet", pair_rule="paired")
+    return tables.read(samples, "samples")
 
 
 def scored(family: str, study: Path, folder: Path, run: dict[str, Path]) -> tuple[pl.DataFrame, pl.DataFrame]:

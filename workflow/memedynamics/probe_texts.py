@@ -44,6 +44,8 @@ def build(
     Raises InputError where a paired meme has no greedy path.
     """
     samples = samples.join(memes.select(*KEYS, "label"), KEYS).sort(*KEYS, "sample")
+    if samples.is_empty():
+        return samples.select(pl.lit("").alias("probe_kind"), *COLUMNS[1:])
     chosen = samples.join(
         pairs(samples, rule).select(*KEYS, sample="chosen_sample"), [*KEYS, "sample"], "semi", maintain_order="left"
     )
