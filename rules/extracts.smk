@@ -118,7 +118,7 @@ rule base_svd:
     cache: True
     conda:
         "../envs/main.yaml"
-    threads: 2
+    threads: 1
     resources:
         gpu=1,
         mem_mb=grows(32000),
@@ -146,7 +146,7 @@ rule extract_spectrum:
         method=ANY_METHOD,
     conda:
         "../envs/main.yaml"
-    threads: 2
+    threads: 1
     resources:
         gpu=1,
         mem_mb=grows(32000),
