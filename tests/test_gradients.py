@@ -347,8 +347,10 @@ def test_coverage_of_the_interval() -> None:
     assert 0.88 < inside / 150 < 0.99
 
 
-def test_cosines_need_halves_that_agree() -> None:
-    """GRPO's gradients cancel in pairs (a, −a, …): halves do not agree, so no cosine, in a module neither, but n.
+def test_only_cosines_beyond_the_batch_need_halves_that_agree() -> None:
+    """GRPO's gradients cancel in pairs (a, −a, …): halves do not agree, so no cosine across memes, but n.
+
+    That of the batch stays: it claims nothing beyond it.
 
     SFT and DPO share one direction: their halves agree and their cosine stays, 1, in both estimates.
     """
@@ -357,10 +359,12 @@ def test_cosines_need_halves_that_agree() -> None:
     noise = np.concatenate([noise, -0.9 * noise])
     found = analysed(vectors_of(grpo=noise, dpo=fixed, sft_chosen=2 * fixed), [0.75] * 12)
     assert picked(found, "grpo", "grpo", "split_half")["ci_low"] < 0
-    for statistic, bin, module in (("cosine", "above", "all"), ("cosine", "all", "layer"), ("cosine", "all", "all")):
-        row = picked(found, "grpo", "dpo", statistic, bin, module)
+    for bin, module in (("above", "all"), ("all", "layer"), ("all", "all")):
+        assert picked(found, "grpo", "dpo", "cosine", bin, module)["value"] is not None
+    for bin in ("above", "all"):
+        row = picked(found, "grpo", "dpo", "cosine_across", bin)
         assert row["value"] is None and row["ci_low"] is None and row["ci_high"] is None and row["n"] > 0
-        assert row["missing"] == "split-half reliability of grpo is not above 0"
+        assert "grpo is not above 0" in row["missing"]
     for statistic in ("cosine", "cosine_across"):
         row = picked(found, "dpo", "sft_chosen", statistic)
         assert row["value"] == pytest.approx(1) and row["missing"] is None

@@ -26,9 +26,9 @@ NOTE = (
     "Gradients by the LoRA factors on the same val memes, summed over memes. Each rests on samples of the policy it is "
     "taken at (on-policy, the pairs<br>of SFT and DPO included): a–d and g of the base. p: a prompt’s share of correct "
     "samples. Bars: 95 % jackknife over memes (equal captions are<br>one cluster; none under three); b: range over 200 "
-    "random halves, the grey band what two random directions reach. Grey cells and grey ×: no cosine, since<br>the "
-    "halves of one of the two objectives do not agree there (b: the range is not above 0) or prompts are too few. c, "
-    "d: above the groups the<br>theory’s sign for a decision (docs/theory.md, 17). GRPO, decision: the answer alone, "
+    "random halves, the grey band what two random directions reach. a, c–g: of the batch; where an<br>objective’s "
+    "halves do not agree (b: the range is not above 0) they say nothing beyond it. Grey ×: too few prompts. c, d: "
+    "above the groups the<br>theory’s sign for a decision (docs/theory.md, 17). GRPO, decision: the answer alone, "
     "after each response’s own text, without the noise of sampled<br>answers. g: a dot is an adapted module, the line "
     "a layer’s mean."
 )
@@ -130,7 +130,7 @@ def _nothing(figure: go.Figure, row: int, col: int) -> None:
     """Says why a panel has nothing to draw."""
     figure.add_scatter(x=[None], y=[None], showlegend=False, row=row, col=col)
     figure.add_annotation(
-        x=0.5, y=0.5, xref="x domain", yref="y domain", text="no cosine: halves do not<br>agree, or too few memes",
+        x=0.5, y=0.5, xref="x domain", yref="y domain", text="no cosine:<br>too few memes",
         showarrow=False, font={"color": "#777777"}, row=row, col=col,
     )  # fmt: skip
     figure.update_xaxes(showticklabels=False, ticks="", showgrid=False, row=row, col=col)

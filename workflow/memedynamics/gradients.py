@@ -7,9 +7,9 @@
    h_j⟩): it estimates the latter, and is empty where the noise leaves no squared norm above 0 or the estimate leaves
    [−1, 1].
 3. split_half: the cosine between sums over two random halves of the memes, of one objective: mean over SPLITS splits
-   and the range of 95 % of them. An objective whose halves do not agree has no cosine with another to speak of: where
-   that range is not above 0, its cosines are empty, `missing` says why, and n stays. It is asked in the cosine's own
-   bin; for a module, of the whole adapter. Few splits of few memes differ: of six memes ten, of sixteen 6,435.
+   and the range of 95 % of them. Where that range is not above 0 in the same bin, the objective has no direction beyond
+   this batch: its `cosine` speaks of the batch alone, and its `cosine_across` is empty, `missing` saying why. Few
+   splits of few memes differ: of six memes ten, of sixteen 6,435.
 4. random_spread: 1/√d, the standard deviation of the cosine of two random directions in d parameters. Gradients fill
    few of these directions, so split_half is the sterner yardstick.
 5. sign_agreement: the share of prompts on which ⟨g_em, g_grpo⟩ has the theory's sign, − where 0 < p < ½ and + where
@@ -174,7 +174,10 @@ def rows(extract: pl.DataFrame, prompts: pl.DataFrame, resamples: int) -> pl.Dat
 
 
 def reliable(rows: pl.DataFrame) -> pl.DataFrame:
-    """`rows` without the numbers of cosines whose one side has no split-half reliability above 0, and why."""
+    """`rows` without the numbers of `cosine_across` whose one side has no split-half reliability above 0, and why.
+
+    `cosine` stays: it compares gradients of the same batch, noise and all, and claims nothing beyond it.
+    """
     keys = ["method", "seed", "fraction", "dataset", "split", "bin"]
     halves = rows.filter((pl.col("statistic") == "split_half") & (pl.col("module") == WHOLE))
     low = pl.format("split-half reliability of {} is not above 0", "objective")
@@ -184,7 +187,7 @@ def reliable(rows: pl.DataFrame) -> pl.DataFrame:
     for side in ("objective", "other"):
         known = halves.select(*keys, pl.col("objective").alias(side), why.alias(f"_{side}"))
         rows = rows.join(known, on=[*keys, side], how="left", nulls_equal=True, maintain_order="left")
-    asked = pl.col("statistic").is_in(["cosine", "cosine_across"])
+    asked = pl.col("statistic") == "cosine_across"
     rows = rows.with_columns(
         missing=pl.when(asked).then(pl.coalesce("missing", "_objective", "_other")).otherwise("missing")
     )

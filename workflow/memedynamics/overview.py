@@ -86,12 +86,16 @@ def _training(folder: Path) -> Table:
 
 
 def _answers(frame: pl.DataFrame) -> Table:
-    """The study's questions and what its data says to them."""
+    """The study's questions and, in a line each, what its data says to the claims behind them."""
     table = Table(title="\nwhat the data says", title_justify="left", title_style="bold", box=None)
-    for column in ("question", "claim", "answer"):
+    for column in ("question", "answer"):
         table.add_column(column)
+    asked, said = "", {}
     for line in claims_table(frame):
-        table.add_row(line.question, line.claim, line.verdict)
+        asked = line.question or asked
+        said.setdefault(asked, {})[line.verdict] = None
+    for question, verdicts in said.items():
+        table.add_row(question, "; ".join(verdicts))
     return table
 
 
