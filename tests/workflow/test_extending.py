@@ -10,29 +10,22 @@ from .conftest import HERE, planned, snakemake
 
 pytestmark = pytest.mark.workflow
 
-STEP = re.compile(r"(at the end of )?(?:the list `(\w+)` in )?`([\w/]+\.(?:py|smk))`.*?```python\n(.*?)```", re.DOTALL)
+STEP = re.compile(r"(at the end of )?`([\w/]+\.(?:py|smk))`.*?```python\n(.*?)```", re.DOTALL)
 
 
 def steps():
-    """(file, list's name or "", whether to append, code) of every code block, in order."""
+    """(file, whether to append, code) of every code block, in order."""
     text = (HERE / "docs/extending.md").read_text()
-    found = [(file, name, bool(end), textwrap.dedent(code)) for end, name, file, code in STEP.findall(text)]
+    found = [(file, bool(end), textwrap.dedent(code)) for end, file, code in STEP.findall(text)]
     assert len(found) == text.count("```python")
     return found
 
 
 def follow(folder):
-    for file, name, append, code in steps():
+    for file, append, code in steps():
         path = folder / file
-        if name:
-            listed = re.search(rf"^{name} = \[.*?(?=\n?\]$)", path.read_text(), re.MULTILINE | re.DOTALL)
-            last = listed.group().rstrip(",") + ", " + code.strip()
-            path.write_text(path.read_text().replace(listed.group(), last))
-        elif append:
-            path.write_text(path.read_text() + "\n\n" + code)
-        else:
-            assert not path.exists(), f"{file} is there already"
-            path.write_text(code)
+        assert path.exists() == append, file
+        path.write_text((path.read_text() + "\n\n" if append else "") + code)
 
 
 def test_an_analysis_takes_under_80_lines():
