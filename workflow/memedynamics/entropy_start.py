@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from memedynamics import answers, forcing, vlm
-from memedynamics.divergences import distribution
 from memedynamics.entropy_minimisation import PICTURES, EntropyTrainer
 
 Step = tuple[dict[str, object], float]  # a batch of responses as TRL drew them, and the mean loss on it, nat
@@ -55,11 +54,11 @@ def scored(trainer: EntropyTrainer, batch: Mapping[str, object]) -> float:
         p = answers.decision(vlm.project(model, states.decision), trainer.spellings).p_hateful
         own = [n for n, text in enumerate(texts) if not text.forced]
         return (torch.special.entr(p) + torch.special.entr(1 - p))[own].mean().item() if own else 0.0
-    found = distribution(vlm.project(model, states.response))
+    logp = vlm.project(model, states.response).log_softmax(-1)
     if trainer.objective == "token":
-        return -(found.p * found.logp).sum(-1).mean().item()
-    tokens = torch.tensor([token for text in texts for token in text.tokens], device=found.logp.device)
-    return -found.logp.gather(-1, tokens[:, None]).sum().item() / len(texts)
+        return -(logp.exp() * logp).sum(-1).mean().item()
+    tokens = torch.tensor([token for text in texts for token in text.tokens], device=logp.device)
+    return -logp.gather(-1, tokens[:, None]).sum().item() / len(texts)
 
 
 def _prompts(batch: Mapping[str, object]) -> dict[str, Tensor]:
