@@ -30,7 +30,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 import tiny_models
 from memedynamics import policies, score_plan, vlm
-from memedynamics.adapters import lora_config
+from memedynamics.adapters import peft_config
 from memedynamics.answers import Labels
 from memedynamics.config import Adapter, BaseModelConfig
 from memedynamics.forcing import sequences
@@ -93,7 +93,7 @@ def build(args: argparse.Namespace, root: Path) -> tuple[Path, Path]:
     ).save_pretrained(root / "model")
     model.to(getattr(torch, args.dtype)).save_pretrained(root / "model")
     for step in range(args.milestones):
-        adapted = get_peft_model(vlm.load_model(root / "model", args.dtype), lora_config(model, Adapter(r=args.rank)))
+        adapted = get_peft_model(vlm.load_model(root / "model", args.dtype), peft_config(model, Adapter(r=args.rank)))
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 parameter.data.normal_(std=0.002 * (step + 1))

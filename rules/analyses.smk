@@ -33,6 +33,7 @@ use rule accuracy as kl with:
         FOLDERS["data"],
         TRACES,
         RESPONSES,
+        SCORED_TO_PARENT,
     output:
         table=f"{ROOT}/analyses/kl.parquet",
     log:
@@ -40,7 +41,7 @@ use rule accuracy as kl with:
     benchmark:
         f"{ROOT}/benchmarks/kl.tsv"
     params:
-        **task("kl", cfg={"resamples": STUDY.resamples}, **FOLDERS),
+        **task("kl", cfg={"resamples": STUDY.resamples, "parents": PARENTS}, **FOLDERS, **TO_PARENT),
 
 
 use rule accuracy as likelihood with:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from memedynamics import environment, readers
+from memedynamics import environment, lineage, readers
 from memedynamics.errors import InputError
 from memedynamics.failures import print_failures
 from memedynamics.fingerprint import fingerprint, user_files
-from memedynamics.methods import ON_POLICY, WITHOUT_PAIRS
+from memedynamics.methods import GRPO, ON_POLICY, WITHOUT_PAIRS, rule_of
 from memedynamics.milestones import label
 from memedynamics.prompts import load_prompt
 from memedynamics.study import TRIAL_ROWS, check_questions, load_study, plain, warnings_of
@@ -36,7 +36,7 @@ if workflow.is_main_process:
 IN_DOMAIN = STUDY.in_domain
 SPLITS = [(IN_DOMAIN, "train"), (IN_DOMAIN, "val"), (IN_DOMAIN, "test")] + [(d, "test") for d in STUDY.out_of_domain]
 FRACTIONS = STUDY.milestones
-RUNS = [(m, s) for m, method in STUDY.methods.items() for s in (STUDY.seeds if method.kind != "external" else [0])]
+RUNS = [(method, seed) for method in STUDY.methods for seed in lineage.seeds(STUDY, method)]
 RUN_NAMES = [f"{method}/seed{seed}" for method, seed in RUNS]
 
 
@@ -55,15 +55,20 @@ wildcard_constraints:
     split="train|val|test",
 
 
-def task(rule, cfg=None, **folders):
-    """Parameters of `rule`: `cfg` and `code` are tracked by Snakemake; `job`, the script's one argument, is not.
+def task(script, cfg=None, rule=None, **folders):
+    """Parameters of a rule: `cfg` and `code` are tracked by Snakemake; `job`, the script's one argument, is not.
 
-    `cfg` is a dict or a function of the wildcards. `folders` name, for scripts whose inputs are too many for one
-    command line, the folders that hold them.
+    `cfg` is a dict or a function of the wildcards. `rule` is told where two rules run one script on the same wildcards.
+    `folders` name, for scripts whose inputs are too many for one command line, the folders that hold them.
     """
-    cfg = cfg or {}
-    script = f"workflow/scripts/{rule}.py"
-    return {"script": script, "cfg": cfg, "code": code_of(script), "job": partial(job_argument, rule, cfg, folders)}
+    cfg, rule = cfg or {}, rule or script
+    script = f"workflow/scripts/{script}.py"
+    return {
+        "script": script,
+        "cfg": cfg,
+        "code": code_of(script),
+        "job": partial(job_argument, rule, script, cfg, folders),
+    }
 
 
 @cache
@@ -75,10 +80,26 @@ def code_of(script):
     return fingerprint(here / script, here / "workflow/memedynamics", rewards=own, verbatim=pins)
 
 
-def job_argument(rule, cfg, folders, wildcards, input, output, threads, resources):
+class Argument(dict):
+    """A script's JSON argument as text; for the cache between studies (`cache: True`), which hashes it, nothing.
+
+    It names this study's folders, while what the result depends on is in `cfg` and `code`.
+    """
+
+    def __init__(self, text):
+        super().__init__()
+        self.text = text
+
+    def __str__(self):
+        return self.text
+
+    __repr__ = __str__
+
+
+def job_argument(rule, script, cfg, folders, wildcards, input, output, threads, resources):
     """The script's JSON argument. Unnamed inputs stay out of it: one command is limited to 128 KiB."""
     cfg = cfg(wildcards) if callable(cfg) else cfg
-    code = code_of(f"workflow/scripts/{rule}.py")
+    code = code_of(script)
     digest = hashlib.sha256(json.dumps([cfg, code], sort_keys=True).encode()).hexdigest()[:16]
     where = Path(*dict(wildcards).values()) if dict(wildcards) else "all"
     job = {
@@ -97,7 +118,7 @@ def job_argument(rule, cfg, folders, wildcards, input, output, threads, resource
         "work": f"{ROOT}/.work/{rule}/{where}",
         "timing": f"{ROOT}/benchmarks/timing/{rule}/{where}.json",
     }
-    return json.dumps(job, ensure_ascii=True)
+    return Argument(json.dumps(job, ensure_ascii=True))
 
 
 def named(files):
@@ -121,9 +142,9 @@ def trainer_argument(kinds, name, default):
     return {method: {**STUDY.training, **given.args}.get(name, default) for method, given in of_kind.items()}
 
 
-def one_of(*kinds):
-    """Pattern of the methods of these kinds; matches nothing where the study has none."""
-    return "|".join(name for name, method in STUDY.methods.items() if method.kind in kinds) or "(?!)"
+def made_by(rule):
+    """Pattern of the methods whose runs `rule` makes; matches nothing where the study has none."""
+    return "|".join(name for name, method in STUDY.methods.items() if rule_of(method) == rule) or "(?!)"
 
 
 # What the scripts are told. Snakemake tracks it, so it is what a result depends on and no more. The number of shards
@@ -149,7 +170,7 @@ SCORE = {
 }
 MISSING = {name: [str(f) for f in files] for name in USED if (files := readers.missing_files(STUDY.datasets[name]))}
 FOUND = [name for name in USED if name not in MISSING]
-BETAS = {method: float(beta) for method, beta in trainer_argument(["dpo"], "beta", 0.1).items()}
+BETAS = {method: float(beta) for method, beta in trainer_argument(["dpo", "kto"], "beta", 0.1).items()}
 GROUPS = {method: int(size) for method, size in trainer_argument(ON_POLICY, "num_generations", 8).items()}
 BOOTSTRAP = {"resamples": STUDY.resamples, "in_domain": IN_DOMAIN}
 LIKELIHOOD = {"resamples": STUDY.resamples, "beta": BETAS, "pair_rule": STUDY.preferences.rule}
@@ -178,7 +199,10 @@ PREFETCH = {
     "datasets": {name: plain(STUDY.datasets[name]) for name in USED},
     "methods": {name: plain(method) for name, method in STUDY.methods.items() if method.kind == "external"},
 }
-DEMO_DATA = {"train": f"{ROOT}/data/{IN_DOMAIN}/train.parquet"} if STUDY.base_model.source == "demo" else {}
+# The demo's model is made from its memes; any other is what it is, whatever it is asked.
+DEMO = STUDY.base_model.source == "demo"
+DEMO_DATA = {"train": f"{ROOT}/data/{IN_DOMAIN}/train.parquet"} if DEMO else {}
+BASE_MODEL = {"source": plain(STUDY.base_model), **(TRAINED_ON if DEMO else {})}
 LAUNCH = "accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
 PLAN = {"study": plain(FULL), "splits": SPLITS}
 ANALYSES = [
@@ -205,10 +229,18 @@ FOLDERS = {
     "rollouts": [f"{ROOT}/runs/{name}/rollouts.parquet" for name in RUN_NAMES],
     "data": [f"{ROOT}/data/{dataset}/{split}.parquet" for dataset, split in SPLITS],
 }
+# Runs that began at another's end are scored against it too.
+PARENTS = {name: method.start for name, method in STUDY.methods.items() if getattr(method, "start", None)}
+CHAINED = [f"{method}/seed{seed}" for method, seed in RUNS if method in PARENTS]
+TO_PARENT = {
+    "traces_to_parent": [f"{ROOT}/to_parent/traces/{name}" for name in CHAINED],
+    "responses_to_parent": [f"{ROOT}/to_parent/responses/{name}" for name in CHAINED],
+}
 SHARDS = [f"{i}-of-{STUDY.scoring.shards}" for i in range(1, STUDY.scoring.shards + 1)]
 ANSWERED = [file for kind in ("samples", "base", "runs", "data") for file in FOLDERS[kind]]
 TRACES = [f"{folder}/{shard}.parquet" for folder in FOLDERS["traces"] for shard in SHARDS]
 RESPONSES = [f"{folder}/{shard}.parquet" for folder in FOLDERS["responses"] for shard in SHARDS]
+SCORED_TO_PARENT = [f"{folder}/{shard}.parquet" for kept in TO_PARENT.values() for folder in kept for shard in SHARDS]
 
 
 def source_files(wildcards):
@@ -240,6 +272,29 @@ def sample_base_cfg(wildcards):
 def external_cfg(wildcards):
     """What import_external is told."""
     return {"method": plain(STUDY.methods[wildcards.method]), "name": wildcards.method}
+
+
+def made_of(wildcards):
+    """What the run of a trained method is made of besides the base: its pairs, and the run that it begins at.
+
+    Preflight, which is told no seed, sees the first.
+    """
+    method = STUDY.methods[wildcards.method]
+    seed = int(dict(wildcards).get("seed", STUDY.seeds[0]))
+    found = {"preferences": f"{ROOT}/preferences.parquet"}
+    if method.pairs == "judge":
+        found["preferences"] = f"{ROOT}/preferences/judged.parquet"
+    if method.start:
+        found["start"] = f"{ROOT}/runs/{method.start}/seed{lineage.seed_of(STUDY, method.start, seed)}/milestones"
+    if method.reward == "model":
+        found["reward_model"] = f"{ROOT}/reward_model/model"
+    return found
+
+
+def own_samples_of_parent(wildcards):
+    """What the run that this one began at answered itself."""
+    parent = PARENTS[wildcards.method]
+    return f"{ROOT}/samples/{parent}/seed{lineage.seed_of(STUDY, parent, int(wildcards.seed))}.parquet"
 
 
 def preflight_cfg(wildcards):

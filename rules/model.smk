@@ -22,11 +22,11 @@ rule base_model:
         f"{ROOT}/benchmarks/base_model.tsv"
     conda:
         "../envs/main.yaml"
-    threads: 1
+    threads: 2
     resources:
         mem_mb=grows(8000),
         runtime=grows(60),
     params:
-        **task("base_model", cfg={"source": plain(STUDY.base_model), **TRAINED_ON}),
+        **task("base_model", cfg=BASE_MODEL),
     shell:
         "python {params.script} {params.job:q} > {log} 2>&1"

@@ -42,3 +42,24 @@ use rule score_base as score with:
         method=ANY_METHOD,
     params:
         **task("score", cfg=SCORE),
+
+
+use rule score as score_to_parent with:
+    input:
+        model=rules.base_model.output.model,
+        milestones=f"{ROOT}/runs/{{method}}/seed{{seed}}/milestones",
+        run=f"{ROOT}/runs/{{method}}/seed{{seed}}/run.json",
+        own=rules.gather_own_samples.output.samples,
+        parent=own_samples_of_parent,
+        data=[f"{ROOT}/data/{dataset}/{split}.parquet" for dataset, split in SPLITS],
+    output:
+        traces=f"{ROOT}/to_parent/traces/{{method}}/seed{{seed}}/{{scatteritem}}.parquet",
+        responses=f"{ROOT}/to_parent/responses/{{method}}/seed{{seed}}/{{scatteritem}}.parquet",
+    log:
+        f"{ROOT}/logs/score_to_parent/{{method}}/seed{{seed}}/{{scatteritem}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/score_to_parent/{{method}}/seed{{seed}}/{{scatteritem}}.tsv"
+    wildcard_constraints:
+        method="|".join(PARENTS) or "(?!)",
+    params:
+        **task("score", cfg=SCORE, rule="score_to_parent"),

@@ -1,7 +1,7 @@
 rule preflight:
     input:
+        unpack(made_of),
         model=rules.base_model.output.model,
-        preferences=rules.build_preferences.output.preferences,
         data=f"{ROOT}/data/{IN_DOMAIN}/train.parquet",
         samples=f"{ROOT}/samples/base/{IN_DOMAIN}/train.parquet",
     output:
@@ -25,8 +25,8 @@ rule preflight:
 
 rule train_sft:
     input:
+        unpack(made_of),
         model=rules.base_model.output.model,
-        preferences=rules.build_preferences.output.preferences,
         data=f"{ROOT}/data/{IN_DOMAIN}/train.parquet",
         report=rules.preflight.output.report,
     output:
@@ -39,7 +39,7 @@ rule train_sft:
     benchmark:
         f"{ROOT}/benchmarks/train/{{method}}/seed{{seed}}.tsv"
     wildcard_constraints:
-        method=one_of("sft"),
+        method=made_by("train_sft"),
     conda:
         "../envs/main.yaml"
     threads: 1
@@ -55,31 +55,34 @@ rule train_sft:
 
 use rule train_sft as train_dpo with:
     wildcard_constraints:
-        method=one_of("dpo"),
+        method=made_by("train_dpo"),
     params:
         **task("train_dpo", cfg=train_cfg),
 
 
 use rule train_sft as train_grpo with:
     wildcard_constraints:
-        method=one_of("grpo"),
+        method=made_by("train_grpo"),
     params:
         **task("train_grpo", cfg=train_cfg),
 
 
 use rule train_sft as train_em with:
     wildcard_constraints:
-        method=one_of("em"),
+        method=made_by("train_em"),
     params:
         **task("train_em", cfg=train_cfg),
 
 
 use rule train_sft as train_rft with:
     input:
-        **rules.train_sft.input,
+        unpack(made_of),
+        model=rules.base_model.output.model,
+        data=f"{ROOT}/data/{IN_DOMAIN}/train.parquet",
+        report=rules.preflight.output.report,
         samples=f"{ROOT}/samples/base/{IN_DOMAIN}/train.parquet",
     wildcard_constraints:
-        method=one_of("rft"),
+        method=made_by("train_rft"),
     params:
         **task("train_rft", cfg=train_cfg),
 
@@ -93,7 +96,7 @@ rule import_external:
     log:
         f"{ROOT}/logs/import_external/{{method}}/seed{{seed}}.log",
     wildcard_constraints:
-        method=one_of("external"),
+        method=made_by("import_external"),
     conda:
         "../envs/main.yaml"
     threads: 1

@@ -26,7 +26,7 @@ from memedynamics import (
     tables,
     vlm,
 )
-from memedynamics.adapters import lora_config
+from memedynamics.adapters import peft_config
 from memedynamics.answers import Labels
 from memedynamics.config import Adapter, Attention, BaseModelConfig
 from memedynamics.errors import InputError
@@ -70,7 +70,7 @@ def study(tmp_path_factory) -> Path:
     for label, scale in (("0", 0.0), ("0.5", 0.05), ("1", 0.2)):
         torch.manual_seed(0)
         model = vlm.load_model(tiny_models.folder(FAMILY))
-        policy = get_peft_model(model, lora_config(model, Adapter(r=4)))
+        policy = get_peft_model(model, peft_config(model, Adapter(r=4)))
         for name, parameter in policy.named_parameters():
             if "lora_B" in name:
                 parameter.data.normal_(std=scale)

@@ -52,8 +52,9 @@ def test_parameters_are_counted_from_headers(whole):
 @pytest.mark.parametrize("r", [1, 3])
 def test_lora_parameters_are_pefts(whole, r, layers):
     model = vlm.load_model(whole)
-    policy = get_peft_model(model, adapters.lora_config(model, Adapter(r=r, layers=layers)))
-    assert checkpoints.lora_parameters(whole, r, layers) == policy.get_nb_trainable_parameters()[0]
+    policy = get_peft_model(model, adapters.peft_config(model, Adapter(r=r, layers=layers)))
+    counted = checkpoints.trainable_parameters(whole, Adapter(r=r, layers=layers))
+    assert counted == policy.get_nb_trainable_parameters()[0]
 
 
 def test_lora_parameters_by_hand():
@@ -61,8 +62,8 @@ def test_lora_parameters_by_hand():
     up, down 80 each: 224 + 240 = 464 a layer.
     """
     folder = tiny_models.folder("llava")
-    assert checkpoints.lora_parameters(folder, 1, "all") == 2 * 464
-    assert checkpoints.lora_parameters(folder, 5, "attention") == 5 * 2 * 224
+    assert checkpoints.trainable_parameters(folder, Adapter(r=1, layers="all")) == 2 * 464
+    assert checkpoints.trainable_parameters(folder, Adapter(r=5, layers="attention")) == 5 * 2 * 224
 
 
 def test_names_as_newer_releases_save_them_count_alike(tmp_path):
@@ -74,8 +75,8 @@ def test_names_as_newer_releases_save_them_count_alike(tmp_path):
     assert renamed.keys() != tensors.keys()
     save_file(renamed, tmp_path / "model.safetensors")
     for layers in ("all", "attention"):
-        expected = checkpoints.lora_parameters(tiny_models.folder("llava"), 2, layers)
-        assert checkpoints.lora_parameters(tmp_path, 2, layers) == expected
+        expected = checkpoints.trainable_parameters(tiny_models.folder("llava"), Adapter(r=2, layers=layers))
+        assert checkpoints.trainable_parameters(tmp_path, Adapter(r=2, layers=layers)) == expected
 
 
 def test_shards_are_read_together(copy):
@@ -223,8 +224,9 @@ def test_large_files_of_the_hub_are_known_by_its_own_digest(tmp_path):
 
 def test_counting_imports_neither_torch_nor_transformers():
     code = (
-        "import sys; from pathlib import Path; from memedynamics import checkpoints; "
-        "checkpoints.lora_parameters(Path(sys.argv[1]), 1, 'all'); checkpoints.weights_digest(Path(sys.argv[1])); "
+        "import sys; from pathlib import Path; from memedynamics import checkpoints, methods; "
+        "checkpoints.trainable_parameters(Path(sys.argv[1]), methods.Adapter()); "
+        "checkpoints.weights_digest(Path(sys.argv[1])); "
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     library = Path(checkpoints.__file__).parents[1]

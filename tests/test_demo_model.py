@@ -20,7 +20,9 @@ from memedynamics.prompts import load_prompt, messages, user_text
 from memedynamics.rewards import grade
 
 ROOT = Path(__file__).parents[1]
-PROMPTS = {file.stem: load_prompt(file) for file in sorted((ROOT / "config/prompts").glob("*.yaml"))}
+PROMPTS = {
+    file.stem: load_prompt(file) for file in sorted((ROOT / "config/prompts").glob("*.yaml")) if file.stem != "judge"
+}
 PROMPT = PROMPTS["think_answer_text"]
 SCENES = [scene(f"train-{number:04d}") for number in range(48)]
 SHORT = DemoTraining(steps=3)

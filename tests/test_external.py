@@ -27,7 +27,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(folder: Path, **options: object) -> Path:
     """An adapter on a tiny model, as a user would have trained it: B is not 0."""
     model = vlm.load_model(tiny_models.folder(FAMILY))
-    config = adapters.lora_config(model, Adapter(r=4))
+    config = adapters.peft_config(model, Adapter(r=4))
     return save(get_peft_model(model, LoraConfig(**{**config.to_dict(), **options})), folder)
 
 

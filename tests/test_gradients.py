@@ -25,7 +25,7 @@ from memedynamics import (
     tables,
     vlm,
 )
-from memedynamics.adapters import lora_config
+from memedynamics.adapters import peft_config
 from memedynamics.answers import Labels
 from memedynamics.config import Adapter, BaseModelConfig, Gradients
 from memedynamics.decision_gradients import first_tokens
@@ -57,7 +57,7 @@ def script(name: str) -> ModuleType:
 def policy(seed: int, r: int = 2, family: str = "qwen2_5_vl") -> PeftModel:
     """The tiny model under an adapter that is far from its start."""
     model = vlm.load_model(folder(family))
-    adapted = get_peft_model(model, lora_config(model, Adapter(r=r)))
+    adapted = get_peft_model(model, peft_config(model, Adapter(r=r)))
     noise = torch.Generator().manual_seed(seed)
     for name, parameter in adapted.named_parameters():
         if "lora_" in name:

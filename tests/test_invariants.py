@@ -13,9 +13,9 @@ from trl import DPOConfig
 
 import tiny_models
 import tiny_study
-from memedynamics import forced_logps, invariants, tables
+from memedynamics import forced_logps, invariants, modes, tables
 from memedynamics import sampling as drawing
-from memedynamics.adapters import lora_config
+from memedynamics.adapters import peft_config
 from memedynamics.config import Adapter, BaseModelConfig, Sampling
 from memedynamics.errors import InputError
 from memedynamics.examples import training_rows
@@ -130,8 +130,14 @@ PISSA = Adapter(r=4, options={"init_lora_weights": "pissa"})
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_pissa_changes_the_base(kind: str, dtype: str, study: Path, tmp_path: Path) -> None:
-    """PiSSA subtracts the adapter's start from the weights: without the adapter the base is gone."""
+def test_pissa_changes_the_base(
+    kind: str, dtype: str, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PiSSA subtracts the adapter's start from the weights: without the adapter the base is gone.
+
+    It is refused before anything is loaded; here it is let through, to be caught by what it does.
+    """
+    monkeypatch.setattr(modes, "check", lambda *_: None)
     changed = {
         "base": BaseModelConfig(source="tiny", dtype=dtype),
         "samples": write_samples(study, "qwen2_5_vl", dtype),
@@ -146,6 +152,7 @@ def test_pissa_moves_the_first_step_at_half_precision(
 ) -> None:
     """By less than rounding could, so the numbers that the trainers log must be exact to show it."""
     monkeypatch.setattr(invariants, "adapter_off", lambda *_: {})
+    monkeypatch.setattr(modes, "check", lambda *_: None)
     changed = {"base": BaseModelConfig(source="tiny", dtype="bfloat16"), "args": {"beta": beta}}
     samples = write_samples(study, "qwen2_5_vl", "bfloat16")
     with pytest.raises(InputError, match=f"{name} is off by .*the policy does not start at the reference"):
@@ -161,8 +168,11 @@ def test_half_precision_does_not_explain_another_loss() -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), [("dpo", "dpo_margin"), ("grpo", "grpo_kl")])
-def test_a_start_away_from_the_reference(kind: str, name: str, study: Path, tmp_path: Path) -> None:
+def test_a_start_away_from_the_reference(
+    kind: str, name: str, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With both factors random the base is intact, but the policy does not start there."""
+    monkeypatch.setattr(modes, "check", lambda *_: None)
     random = Adapter(r=4, options={"init_lora_weights": False})
     with pytest.raises(InputError, match=f"{name} is off by .*the policy does not start at the reference"):
         preflight(kind, study, tmp_path, adapter=random)
@@ -220,7 +230,7 @@ def test_a_family_that_counts_positions_differently(reader: forced_logps.Reader)
 def test_a_folder_that_lost_weights(reader: forced_logps.Reader, tmp_path: Path) -> None:
     """One factor of the saved adapter zeroed: what is loaded is not what was saved."""
     model = load_model(tiny_models.folder("qwen2_5_vl"))
-    policy = get_peft_model(model, lora_config(model, Adapter(r=4)))
+    policy = get_peft_model(model, peft_config(model, Adapter(r=4)))
     moved = invariants.moved(reader, policy, tmp_path / "adapter")
     assert forced_logps.gap(moved, reader.plain(load_model(tiny_models.folder("qwen2_5_vl")))) > 1e-3
     file = tmp_path / "adapter/adapter_model.safetensors"
@@ -236,7 +246,7 @@ def test_tied_layers_do_not_merge(reader: forced_logps.Reader, tmp_path: Path) -
     model = load_model(tiny_models.folder("qwen2_5_vl"))
     first, second = (layer.mlp.down_proj for layer in model.get_decoder().layers)
     second.weight = first.weight
-    policy = get_peft_model(model, lora_config(model, Adapter(r=4)))
+    policy = get_peft_model(model, peft_config(model, Adapter(r=4)))
     moved = invariants.moved(reader, policy, tmp_path / "adapter")
     found = invariants.loaded(reader, policy.unload(), tmp_path / "adapter", moved, 1e-4)
     assert (found["reloaded"].ok, found["merged"].ok) == (True, False)

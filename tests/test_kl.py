@@ -445,3 +445,29 @@ def test_whose_file_it_is():
     assert gather.run_of(Path("results/s/samples/base/memes/val.parquet")) == ("base", None)
     with pytest.raises(InputError, match="elsewhere.parquet: neither"):
         gather.run_of(Path("results/s/elsewhere.parquet"))
+
+
+def test_a_chained_run_is_measured_against_its_parent_too(study, tmp_path):
+    """The same texts and numbers given as those to the parent make the same rows, of that reference, beside the rest."""
+    folder, paths = study
+    to_parent = {"traces_to_parent": [], "responses_to_parent": []}
+    for name in ("traces", "responses"):
+        for seed in synthetic.SEEDS:
+            found = tables.read(folder / f"{name}/dpo/seed{seed}/1-of-1.parquet", name)
+            renamed = found.with_columns(
+                probe_kind=pl.col("probe_kind").cast(pl.String).replace("base_sample", "parent_sample")
+            )
+            target = tmp_path / f"to_parent/{name}/dpo/seed{seed}/1-of-1.parquet"
+            target.parent.mkdir(parents=True)
+            tables.write(renamed, target, name)
+            to_parent[f"{name}_to_parent"].append(target.parent)
+    given = {key: paths[key] for key in ("traces", "responses", "runs", "data")} | to_parent
+    found = launch(tmp_path, "kl", given, {"resamples": 50, "parents": {"dpo": "sft"}})
+    assert set(found["reference"]) == {"base", "sft"}
+    measures = ["fraction", "seed", "direction", "dataset", "split", "estimator", "span", "statistic", "value", "n"]
+    base, parent = (
+        found.filter((pl.col("reference") == name) & (pl.col("method") == "dpo") & pl.col("versus").is_null())
+        for name in ("base", "sft")
+    )
+    assert len(base) == len(parent) > 0 and "parent_sample" in parent["probe_kind"]
+    assert base.select(measures).sort(measures).equals(parent.select(measures).sort(measures))

@@ -23,13 +23,20 @@ def test_groups_of_completions():
 
 @pytest.mark.parametrize(("parameters", "gigabytes"), [(7e9, 112), (70e9, 1120)])
 def test_memory_of_full_fine_tuning(parameters, gigabytes):
-    assert plan.memory(parameters, parameters) == gigabytes * plan.GB
+    assert plan.memory(parameters, parameters, full=True) == gigabytes * plan.GB
+    assert plan.memory(parameters, parameters, full=True, reference=True) == 1.25 * gigabytes * plan.GB
+
+
+def test_memory_of_full_fine_tuning_beside_a_frozen_tower():
+    """7 B of 8 B: 112 GB; the tower's 1 B in float32, and the reference's 8 B: 4 and 32 GB."""
+    assert plan.memory(8e9, 7e9, "bfloat16", full=True) == 116 * plan.GB
+    assert plan.memory(8e9, 7e9, "bfloat16", full=True, reference=True) == 148 * plan.GB
 
 
 def test_memory_of_adapters():
-    """7 B frozen in bfloat16: 14 GB; 40 M trained: 0.64 GB. In nf4 the frozen part is 3.5 GB."""
+    """7 B frozen in bfloat16: 14 GB; 40 M trained: 0.64 GB. 6 B of them in nf4, 4.127 bits each: 2 + 3.095 GB."""
     assert plan.memory(7e9, 40e6, "bfloat16") == pytest.approx(14.64 * plan.GB)
-    assert plan.memory(7e9, 40e6, "nf4") == pytest.approx(4.14 * plan.GB)
+    assert plan.memory(7e9, 40e6, "bfloat16", quantised=6e9) == pytest.approx(5.73525 * plan.GB)
 
 
 def test_loads_by_hand():

@@ -60,7 +60,7 @@ def test_the_real_study_with_nothing_there(planned):
     text = planned(load("hateful_memes"))
     assert max(map(len, text.splitlines())) <= 100
     found = cells(text)
-    assert found["sft"] == ["sft", "532", "1,596", "160", "16", "?", "?", "0 100 200 399 798 1,596"]
+    assert found["sft"] == ["sft", "532", "1,596", "160", "16", "?", "?", "?", "0 100 200 399 798 1,596"]
     assert found["dpo"][1:5] == ["532", "532", "54", "16"]
     assert found["grpo"][1:5] == ["1,062", "1,062", "107", "64"]
     assert "train  8,500  published" in text and "354  published" in text
@@ -96,10 +96,11 @@ def test_a_study_with_model_and_trial(planned, tmp_path):
     found = cells(text)
     assert found["sample_base"] == ["sample_base", "4", "9,600", "responses", f"{104 / 3600:.2f}", "4.96 MB"]
     assert found["prepare_dataset"][-2] == "-"
-    trained = checkpoints.lora_parameters(tiny_models.folder("qwen2_5_vl"), study.adapter.r, "all")
+    trained = checkpoints.trainable_parameters(tiny_models.folder("qwen2_5_vl"), study.adapter)
     assert found["sft"][5] == f"{trained / 1e6:.2f} M"
     whole = checkpoints.count_parameters(tiny_models.folder("qwen2_5_vl"))
     assert found["sft"][6] == plan_tables.size(4 * whole + 16 * trained)
+    assert found["sft"][7] == plan_tables.size(4 * trained)
 
 
 def test_the_sum_of_the_work():

@@ -16,7 +16,7 @@ from peft import get_peft_model
 
 import tiny_models
 from memedynamics import answers, sampling, tables, vlm
-from memedynamics.adapters import lora_config
+from memedynamics.adapters import peft_config
 from memedynamics.config import Adapter, BaseModelConfig, OwnSamples, Sampling
 from memedynamics.decoding import pick, respond
 from memedynamics.noise import uniforms
@@ -310,7 +310,7 @@ def adapted(folder, model_folder, fractions):
     for fraction in fractions:
         torch.manual_seed(int(100 * fraction))
         model = vlm.load_model(model_folder)
-        policy = get_peft_model(model, lora_config(model, Adapter(r=2)))
+        policy = get_peft_model(model, peft_config(model, Adapter(r=2)))
         for name, weight in policy.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=fraction)

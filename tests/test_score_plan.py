@@ -1,8 +1,10 @@
 """The plan of a scoring job: pairs are marked on base samples alone, extra texts are scored once beside them."""
 
 import polars as pl
+import pytest
 
 from memedynamics import score_plan
+from memedynamics.errors import InputError
 from memedynamics.milestones import scored
 
 PROBES = {
@@ -67,3 +69,19 @@ def test_scored_are_the_milestones_a_run_has_but_its_own_start() -> None:
     assert scored(fractions, {"kind": "adapter", "steps": trained}) == [1 / 3, 1.0]
     assert scored(fractions, {"kind": "full", "steps": outside}) == [1.0]
     assert scored(fractions, {"kind": "base", "steps": {"0": 0}}) == [0.0]
+
+
+def test_against_its_parent_a_run_is_measured_on_what_the_parent_drew_at_its_end() -> None:
+    """The run answers meme a at both milestones and b at the end alone, so a's last answers of the parent are kept."""
+    parent = probes(
+        ("", "val", "a", 0, True, True), ("", "val", "a", 1, True, True),
+        ("", "val", "b", 0, True, True), ("", "val", "a", 0, False, True),
+    ).with_columns(fraction=pl.Series([1.0, 1.0, 1.0, 0.5]))  # fmt: skip
+    own = probes(("", "val", "a", 0, True, True), ("", "val", "a", 0, True, True), ("", "val", "b", 0, True, True))
+    own = own.with_columns(fraction=pl.Series([0.5, 1.0, 1.0]))
+    found = score_plan.of_parent(parent, own)
+    assert found.select("probe_kind", "id", "sample", "correct").rows() == [
+        ("parent_sample", "a", 0, True), ("parent_sample", "a", 1, True),
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="answered none of the same memes"):
+        score_plan.of_parent(parent, own.with_columns(id=pl.lit("z")))

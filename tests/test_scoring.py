@@ -12,7 +12,7 @@ from peft import PeftModel, get_peft_model
 from trl.trainer.utils import entropy_from_logits, selective_log_softmax
 
 from memedynamics import answers, policies, score_plan, tables, vlm
-from memedynamics.adapters import lora_config
+from memedynamics.adapters import peft_config
 from memedynamics.answers import Labels
 from memedynamics.config import Adapter, BaseModelConfig, Scoring
 from memedynamics.errors import InputError
@@ -66,7 +66,7 @@ def milestones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("milestones")
     for seed, fraction in enumerate(FRACTIONS):
         model = vlm.load_model(folder("qwen2_5_vl"))
-        adapted = get_peft_model(model, lora_config(model, Adapter(r=4)))
+        adapted = get_peft_model(model, peft_config(model, Adapter(r=4)))
         randomised(adapted, seed).save_pretrained(root / f"{fraction:g}")
     return root
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import tiny_models
 from memedynamics import job, module_spectra, spectrum_bases, spectrum_norms, tables, vlm, weights
-from memedynamics.adapters import lora_config
+from memedynamics.adapters import peft_config
 from memedynamics.config import Adapter, Spectrum
 from memedynamics.errors import InputError
 from memedynamics.figure_spectrum import figure_spectrum
@@ -36,7 +36,7 @@ def adapters(folder: Path, model: Path, method: str, seed: int) -> None:
     """Milestones of a run: A of the seed's own start, drifting a little, B growing from 0."""
     torch.manual_seed(seed)
     base = vlm.load_model(model)
-    policy = get_peft_model(base, lora_config(base, Adapter(r=R)))
+    policy = get_peft_model(base, peft_config(base, Adapter(r=R)))
     torch.manual_seed(100 * seed + list(STRENGTH).index(method))
     for fraction in FRACTIONS:
         for name, factor in policy.named_parameters():

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import tiny_models
 from memedynamics import deltas, module_spectra, subspaces, vlm, weights
-from memedynamics.adapters import lora_config
+from memedynamics.adapters import peft_config
 from memedynamics.config import Adapter
 from memedynamics.errors import InputError
 from memedynamics.spectra import Factors, shape, svd
@@ -134,7 +134,7 @@ def base() -> Path:
 def adapted(base: Path, folder: Path, options: dict, config: object = None):
     """A PEFT model whose every factor is random, saved in `folder`."""
     model = vlm.load_model(base)
-    config = config or lora_config(model, Adapter(r=4, options=options))
+    config = config or peft_config(model, Adapter(r=4, options=options))
     policy = get_peft_model(model, config)
     torch.manual_seed(1)
     for name, parameter in policy.named_parameters():

@@ -48,7 +48,8 @@ def test_shipped_studies_are_valid_and_matched(name):
         ({"methods": {"sft": {"kind": "sft", "arg": {}}}}, "methods.sft.arg: unknown key; did you mean 'args'?"),
         ({"methods": {"sft": {"kind": "sft", "prompt": "answer_only"}}}, "methods.sft.prompt: a study has one prompt"),
         ({"datasets": {"p": {"reader": "pictograms", "colums": {}}}}, "datasets.p.colums.*did you mean 'columns'"),
-        ({"methods": {"x": {"kind": "ppo"}}}, "methods.x: .*'ppo'.*'sft', 'dpo', 'grpo'"),
+        ({"methods": {"x": {"kind": "drgrpo"}}}, "methods.x.kind: no kind 'drgrpo'; did you mean 'dr_grpo'"),
+        ({"methods": {"x": {"kind": "ppo"}}}, "methods.x.kind: no trainer has PPO .* rloo or grpo with reward: model"),
         ({"methods": {"base": {"kind": "sft"}}}, "cannot be called 'base'"),
         ({"seeds": "a"}, r"seeds: .*list \(found 'a'\)"),
         ({"adapter": {"r": 0}}, r"adapter.r: .*greater than 0 \(found 0\)"),
@@ -77,7 +78,7 @@ def test_shipped_studies_are_valid_and_matched(name):
         ({"own_samples": {"num_samples": 2}}, "own_samples.num_samples: unknown key"),
         (
             {"methods": {"sft": {"kind": "sft", "train_prompts": "all"}}},
-            r"methods.sft.train_prompts: is for grpo, em and rft alone, sft trains on pairs; remove it",
+            r"methods.sft.train_prompts: is for methods without pairs alone .*, sft trains on pairs; remove it",
         ),
     ],
 )

@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 import tiny_models
 from memedynamics import runs as runs_module
 from memedynamics import tables
-from memedynamics.adapters import lora_config
+from memedynamics.adapters import peft_config
 from memedynamics.config import Adapter, Sampling
 from memedynamics.errors import InputError
 from memedynamics.examples import end_token, training_rows
@@ -143,7 +143,7 @@ def test_operations_are_counted_from_the_text_decoder(family: str) -> None:
     extra = {"qwen2_5_vl": 64, "qwen3_vl": 16, "gemma3": 2 * 32 + 16}.get(family, 0)
     expected = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48 + 2 * 32 + extra) + 32
     model = load_model(tiny_models.folder(family))
-    policy = get_peft_model(model, lora_config(model, Adapter(r=4)))
+    policy = get_peft_model(model, peft_config(model, Adapter(r=4)))
     assert runs_module.decoder_parameters(policy) == expected
 
 

@@ -47,7 +47,7 @@ def inputs(processor):
 
 def moved(model, layers="all", seed=0):
     """A PeftModel whose adapter does something: B random instead of zero."""
-    policy = get_peft_model(model, adapters.lora_config(model, Adapter(r=2, layers=layers)))
+    policy = get_peft_model(model, adapters.peft_config(model, Adapter(r=2, layers=layers)))
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in policy.named_parameters():
         if "lora_B" in name:
@@ -158,7 +158,7 @@ def test_text_linears_are_the_decoders_alone(model, layers, per_layer):
 
 def test_the_saved_targets_are_exactly_these_modules(model, tmp_path):
     names = adapters.text_linears(model, "attention")
-    policy = get_peft_model(model, adapters.lora_config(model, Adapter(layers="attention")))
+    policy = get_peft_model(model, adapters.peft_config(model, Adapter(layers="attention")))
     assert sorted(policy.base_model.targeted_module_names) == sorted(names)
     pattern = policy.peft_config["default"].target_modules
     assert all(re.fullmatch(pattern, name) for name in names)
@@ -167,7 +167,7 @@ def test_the_saved_targets_are_exactly_these_modules(model, tmp_path):
 
 def test_training_the_adapter_touches_nothing_but_the_decoder(model, inputs):
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    policy = get_peft_model(model, adapters.lora_config(model, Adapter(r=2)))
+    policy = get_peft_model(model, adapters.peft_config(model, Adapter(r=2)))
     trained = [(name, value) for name, value in policy.named_parameters() if value.requires_grad]
     assert trained and not any(re.search("vis|projector|connector|lm_head", name) for name, _ in trained)
     optimizer = torch.optim.SGD([value for _, value in trained], lr=1.0)
@@ -241,13 +241,13 @@ def test_remembering_ends_with_an_error_too(model):
 
 def test_lora_options_pass_through_and_wrong_ones_are_named():
     model = vlm.load_model(tiny_models.folder("qwen2_5_vl"))
-    config = adapters.lora_config(model, Adapter(r=4, options={"use_rslora": True}))
+    config = adapters.peft_config(model, Adapter(r=4, options={"use_rslora": True}))
     assert (config.use_rslora, config.r, config.lora_alpha) == (True, 4, 8)
-    assert adapters.lora_config(model, Adapter(r=4, alpha=3)).lora_alpha == 3
+    assert adapters.peft_config(model, Adapter(r=4, alpha=3)).lora_alpha == 3
     with pytest.raises(InputError, match=r"adapter\.options\.use_rlora: peft\.LoraConfig has no"):
-        adapters.lora_config(model, Adapter(options={"use_rlora": True}))
+        adapters.peft_config(model, Adapter(options={"use_rlora": True}))
     with pytest.raises(InputError, match=r"adapter\.options\.target_modules: is set"):
-        adapters.lora_config(model, Adapter(options={"target_modules": "all-linear"}))
+        adapters.peft_config(model, Adapter(options={"target_modules": "all-linear"}))
 
 
 def test_an_adapter_saved_is_an_ordinary_peft_folder(model, inputs, tmp_path):

@@ -9,7 +9,7 @@ import polars as pl
 import tiny_models
 from memedynamics import tables
 from memedynamics.config import Adapter, BaseModelConfig, Sampling, TrainedMethod
-from memedynamics.methods import ON_POLICY, EntropyMinimisation, Matched
+from memedynamics.methods import GRPO, ON_POLICY, EntropyMinimisation, Matched, rule_of
 from memedynamics.prompts import Prompt, load_prompt, user_text
 
 ROOT = Path(__file__).parent.parent
@@ -20,7 +20,9 @@ SHARED = {"per_device_train_batch_size": 8, "num_train_epochs": 2, "gradient_che
 OWN = {
     "sft": {"learning_rate": 1e-2},
     "dpo": {"learning_rate": 1e-2},
-    "grpo": {"learning_rate": 1e-2, "num_generations": 4},
+    "kto": {"learning_rate": 1e-2},
+    "rloo": {"learning_rate": 1e-2, "num_generations": 4},
+    **{kind: {"learning_rate": 1e-2, "num_generations": 4} for kind in GRPO},
     "rft": {"learning_rate": 1e-2},
     "em": {"learning_rate": 1e-2, "num_generations": 4},
 }
@@ -169,5 +171,6 @@ def train(
     run.mkdir(parents=True, exist_ok=True)
     where = {**inputs(study, family), **outputs(run), "work": run / "work", "threads": 1}
     where |= {"samples": study / "samples.parquet"} if kind == "rft" else {}
-    script(f"train_{kind}")(**where, **settings(kind, seed, **args))
+    given = settings(kind, seed, **args)
+    script(rule_of(given["method"]))(**where, **given)
     return outputs(run)

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import yaml
 
-from .conftest import SMOKE, copy_tree, planned
+from .conftest import SMOKE, copy_tree, planned, snakemake
 
 pytestmark = pytest.mark.workflow
 
@@ -86,6 +86,25 @@ def test_what_analyses_share_loads_no_model(copied):
     edit(copied, "workflow/memedynamics/gather.py", "return joined.sort(", "print()\n    return joined.sort(")
     edit(copied, "workflow/memedynamics/stats.py", "LEVEL = 0.95", "LEVEL = 0.95 + 0")
     assert planned(copied) == Counter(ANALYSES)
+
+
+def test_the_cached_decomposition_serves_a_study_of_another_name(copied, tmp_path):
+    """Snakemake's cache hashes what a job's result depends on; the study's name is no part of it."""
+
+    def decompose(study):
+        svd, log = (copied / "results" / study / name for name in ("svd", "logs/base_svd.log"))
+        shutil.rmtree(svd) if not svd.is_symlink() else svd.unlink()
+        log.unlink()
+        cache = {"SNAKEMAKE_OUTPUT_CACHE": str(tmp_path / "cache")}
+        snakemake(copied, "base_svd", "--cores", "1", "--cache", "base_svd", **cache)
+        assert (svd / "base.json").is_file()
+        return log.exists()
+
+    (tmp_path / "cache").mkdir()
+    assert decompose("smoke"), "the first study has nothing to take"
+    edit_study(copied, lambda study: study.update(study="another"))
+    shutil.move(copied / "results/smoke", copied / "results/another")
+    assert not decompose("another"), "computed anew"
 
 
 def test_a_prompt_rebuilds_sampling_and_everything_after(copied):

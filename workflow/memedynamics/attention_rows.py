@@ -6,6 +6,7 @@ bit as ever, and softmax(q_last Kᵀ) is formed beside it: O(T) memory a head in
 1. Scores and softmax are float32 whatever the model's dtype.
 2. The row keeps to SDPA's own mask, so left padding and what lies outside a sliding window hold exactly 0.
 3. Grouped key heads are read in place, not repeated.
+4. Virtual tokens (`soft_prompts`) are left out: the row is what remains, scaled to add up to 1.
 """
 
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from memedynamics.soft_prompts import virtual_tokens
 from memedynamics.vlm import bare
 
 NAME = "sdpa_with_last_row"
@@ -29,6 +31,7 @@ def last_rows(model: PreTrainedModel | PeftModel) -> Iterator[list[torch.Tensor]
     The text decoder attends by SDPA meanwhile, whatever it was loaded with. One model at a time.
     """
     rows: list[torch.Tensor] = []
+    virtual = virtual_tokens(model)
 
     def attend(
         module: torch.nn.Module,
@@ -39,7 +42,7 @@ def last_rows(model: PreTrainedModel | PeftModel) -> Iterator[list[torch.Tensor]
         scaling: float | None = None,
         **kwargs: object,
     ) -> tuple[torch.Tensor, None]:
-        rows.append(last_row(query, key, attention_mask, scaling))
+        rows.append(_visible(last_row(query, key, attention_mask, scaling), virtual))
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
     AttentionInterface.register(NAME, attend)
@@ -50,6 +53,11 @@ def last_rows(model: PreTrainedModel | PeftModel) -> Iterator[list[torch.Tensor]
         yield rows
     finally:
         config._attn_implementation = before
+
+
+def _visible(row: torch.Tensor, virtual: int) -> torch.Tensor:
+    rest = row[..., virtual:]
+    return rest / rest.sum(-1, keepdim=True) if virtual else row
 
 
 def last_row(

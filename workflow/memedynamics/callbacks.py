@@ -9,27 +9,29 @@ import shutil
 import signal
 from pathlib import Path
 
+import torch
 from peft import PeftModel
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.utils import RepeatSampler
 
-from memedynamics import milestones
+from memedynamics import checkpoints, milestones
 from memedynamics.errors import InputError
 from memedynamics.job import is_first_process, progress
 
 # Written into a checkpoint once the trainer has finished it: without it, a kill cut the checkpoint short.
 COMPLETE = "complete"
+Policy = PreTrainedModel | PeftModel
 
 
 class Milestones(TrainerCallback):
-    """Saves the adapter at every milestone as `folder/<step>`; equal steps are one save."""
+    """Saves what trains at every milestone as `folder/<step>`; equal steps are one save."""
 
     def __init__(self, fractions: list[float], folder: Path) -> None:
         self.fractions, self.folder = fractions, folder
         self.steps: dict[str, int] = {}
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: PeftModel, **kwargs: object
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Policy, **kwargs: object
     ) -> None:
         """Fix the steps now that their total is known, and save the start."""
         self.steps = milestones.steps(self.fractions, state.max_steps)
@@ -38,30 +40,48 @@ class Milestones(TrainerCallback):
             self._save(state, model)
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: PeftModel, **kwargs: object
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Policy, **kwargs: object
     ) -> None:
         """Save at a milestone."""
         if state.global_step in self.steps.values():
             self._save(state, model)
 
-    def _save(self, state: TrainerState, model: PeftModel) -> None:
+    def _save(self, state: TrainerState, model: Policy) -> None:
         if state.is_world_process_zero:
-            save_adapter(model, self.folder / str(state.global_step))
+            save(model, self.folder / str(state.global_step))
+
+
+def save(model: Policy, folder: Path) -> None:
+    """Save a policy as scoring loads it, whole or not at all: its adapter, or its full weights."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (save_adapter if isinstance(model, PeftModel) else save_full)(model, partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
-    """Save the adapter as an ordinary PEFT folder: whole or not at all, equal bytes for equal weights."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial, save_embedding_layers=False)
+    """Save the adapter that trains as an ordinary PEFT folder: equal bytes for equal weights."""
+    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
     # PEFT writes a set in the order of its hashes, and a model card that nobody asked for.
-    (partial / "README.md").unlink(missing_ok=True)
-    config = json.loads((partial / "adapter_config.json").read_text())
-    if isinstance(config["target_modules"], list):
-        config["target_modules"].sort()
-    (partial / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    for modules in ("target_modules", "feedforward_modules"):
+        if isinstance(config.get(modules), list):
+            config[modules].sort()
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
+
+
+def save_full(model: PreTrainedModel, folder: Path) -> None:
+    """Save full weights, rounded to the dtype that the base is stored in; the float32 ones are in the checkpoints.
+
+    So a milestone is as large as the base, its start equals the base to the last bit, and what differs is the update.
+    """
+    dtype = checkpoints.stored_dtype(Path(model.config._name_or_path))
+    state = {name: value.to("cpu", getattr(torch, dtype)) for name, value in model.state_dict().items()}
+    model.save_pretrained(folder, state_dict=state)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": dtype}, indent=2, sort_keys=True) + "\n")
 
 
 class Checkpoints(TrainerCallback):

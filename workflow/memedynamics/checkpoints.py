@@ -5,9 +5,10 @@ import json
 import re
 from math import prod
 from pathlib import Path
-from typing import Literal
 
+from memedynamics import layers
 from memedynamics.errors import InputError
+from memedynamics.methods import Adapter
 
 INDEX = "model.safetensors.index.json"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -17,6 +18,7 @@ HASHED_BELOW = 1 << 30  # bytes; of larger files a sample is read
 ENDS, BLOCK, BLOCKS = 16 << 20, 64 << 10, 64  # bytes at each end, bytes of a block between them, their number
 SHA256 = re.compile(r"[0-9a-f]{64}")
 LAYER = re.compile(r"\.layers\.\d+\..*_proj\.weight$")
+DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 NOT_TEXT = re.compile(r"vision|visual|projector|connector|merger")
 
 
@@ -62,10 +64,41 @@ def count_parameters(folder: Path) -> int:
     return sum(prod(shape) for shape in shapes(folder).values())
 
 
-def lora_parameters(folder: Path, r: int, layers: Literal["all", "attention"]) -> int:
-    """Parameters of a rank-`r` LoRA on the text decoder's linear layers: r (in + out) for each."""
-    sizes = [sum(shape) for name, shape in shapes(folder).items() if _is_text_linear(name, layers)]
-    return r * sum(sizes)
+def trainable_parameters(folder: Path, adapter: Adapter) -> int:
+    """Parameters that `adapter` trains on the model in `folder`, by kind.
+
+    LoRA: r (in + out) of every chosen linear layer of the text decoder; DoRA: another out each, the magnitudes; IA³:
+    out each, of down_proj in; prompt: tokens × hidden size; prefix: tokens × the keys and values of every layer; full:
+    all but the vision tower and the projector.
+    """
+    known = shapes(folder)
+    if adapter.kind == "full":
+        return sum(prod(shape) for name, shape in known.items() if not NOT_TEXT.search(name))
+    linears = {name.removesuffix(".weight"): shape for name, shape in known.items() if _is_text_linear(name)}
+    if adapter.kind == "prompt":
+        return adapter.tokens * next(shape[1] for name, shape in known.items() if name.endswith("embed_tokens.weight"))
+    if adapter.kind == "prefix":
+        return adapter.tokens * sum(shape[0] for name, shape in linears.items() if name.endswith(("k_proj", "v_proj")))
+    chosen = {name: linears[name] for name in layers.chosen(list(linears), adapter.layers)}
+    if adapter.kind == "ia3":
+        return sum(shape[bool(re.fullmatch(layers.FEEDFORWARD, name))] for name, shape in chosen.items())
+    magnitudes = sum(out for out, _ in chosen.values()) if adapter.kind == "dora" else 0
+    return adapter.r * sum(map(sum, chosen.values())) + magnitudes
+
+
+def linear_parameters(folder: Path) -> int:
+    """Parameters of the text decoder's linear layers: what QLoRA holds in four bits."""
+    return sum(prod(shape) for name, shape in shapes(folder).items() if _is_text_linear(name))
+
+
+def stored_dtype(folder: Path) -> str:
+    """The dtype that most of the weights in `folder` are stored in, in torch's name."""
+    counts: dict[str, int] = {}
+    for file in weight_files(folder):
+        for name, entry in _header(file).items():
+            if name != "__metadata__":
+                counts[entry["dtype"]] = counts.get(entry["dtype"], 0) + prod(entry["shape"])
+    return DTYPES.get(max(counts, key=counts.get), "float32")
 
 
 def embedding_rows(folder: Path) -> int:
@@ -155,9 +188,8 @@ def _header(file: Path) -> dict[str, dict]:
             raise InputError(f"{file}: is no safetensors file or is cut short ({error}); fetch it again") from error
 
 
-def _is_text_linear(name: str, layers: Literal["all", "attention"]) -> bool:
-    inside = LAYER.search(name) and not NOT_TEXT.search(name)
-    return bool(inside) and (layers == "all" or "attn" in name.split(".")[-3])
+def _is_text_linear(name: str) -> bool:
+    return bool(LAYER.search(name)) and not NOT_TEXT.search(name)
 
 
 def _needs_no_code(folder: Path, config: dict) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from memedynamics.methods import Adapter, ExternalMethod, Method, TrainedMethod
+from memedynamics.methods import Adapter, ExternalMethod, MergedMethod, Method, RewardModel, TrainedMethod
 from memedynamics.milestones import label
 from memedynamics.sections import (
     Attention,
@@ -18,6 +18,7 @@ from memedynamics.sections import (
     Finite,
     Fraction,
     Gradients,
+    Judge,
     Name,
     OwnSamples,
     Preferences,
@@ -32,9 +33,9 @@ from memedynamics.sections import (
 )  # fmt: skip
 
 __all__ = [
-    "Adapter", "Attention", "BaseModelConfig", "Dataset", "DemoTraining", "ExternalMethod", "Gradients", "Method",
-    "OwnSamples", "Preferences", "Probes", "Sampling", "Scoring", "Sharpe", "Spectrum", "Split", "Study",
-    "TrainedMethod",
+    "Adapter", "Attention", "BaseModelConfig", "Dataset", "DemoTraining", "ExternalMethod", "Gradients", "Judge",
+    "MergedMethod", "Method", "OwnSamples", "Preferences", "Probes", "RewardModel", "Sampling", "Scoring", "Sharpe",
+    "Spectrum", "Split", "Study", "TrainedMethod",
 ]  # fmt: skip
 
 SPLITS: list[Split] = ["train", "val", "test"]
@@ -60,8 +61,8 @@ class Study(Strict):
     scoring: Scoring = Field(default_factory=Scoring, description="scoring of texts")
     train_prompts: Literal["paired", "all"] = Field(
         "paired",
-        description="prompts of grpo, em and rft: those that gave a pair, which takes the labels, or all (breaks "
-        "matching: warned); sft and dpo always train on the former",
+        description="prompts of methods that draw their own responses, and of rft: those that gave a pair, which takes "
+        "the labels, or all (breaks matching: warned); sft, dpo and kto always train on the former",
     )
     sharpe: Sharpe = Field(default_factory=Sharpe, description="analysis sharpe")
     attention: Attention = Field(default_factory=Attention, description="analysis attention")
@@ -71,6 +72,8 @@ class Study(Strict):
     training: dict[str, object] = Field(
         default_factory=dict, description="trainer arguments shared by all methods, by TRL's own names"
     )
+    judge: Judge | None = Field(None, description="AI feedback: who chooses for methods with pairs: judge")
+    reward_model: RewardModel | None = Field(None, description="RLHF: what grades for methods with reward: model")
     methods: dict[Name, Method] = Field(description="runs: recipes by name")
     seeds: list[Seed] = Field([1, 2, 3], description="training seeds")
     milestones: list[Fraction] = Field(
@@ -124,6 +127,15 @@ class Study(Strict):
         if twice := [name for name in labels if labels.count(name) > 1]:
             raise ValueError(f"two are both written {twice[0]} in six digits; leave one out")
         return fractions
+
+    @model_validator(mode="after")
+    def _graders_exist(self) -> "Study":
+        for name, method in self.methods.items():
+            if getattr(method, "pairs", "labels") == "judge" and self.judge is None:
+                raise ValueError(f"methods.{name}.pairs is judge, but the study has no judge; add the section judge")
+            if getattr(method, "reward", "rules") == "model" and self.reward_model is None:
+                raise ValueError(f"methods.{name}.reward is model, but there is none; add the section reward_model")
+        return self
 
     @model_validator(mode="after")
     def _datasets_agree(self) -> "Study":

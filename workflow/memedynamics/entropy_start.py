@@ -1,17 +1,19 @@
 """Whether EM starts at the base's own entropy: its loss on the responses of one step, and scoring's number for them.
 
 Training reads whole sequences through the trainer's fused head, with the adapter on; scoring runs each prompt once,
-continues it, and projects onto the whole vocabulary, with the adapter off. At step 0 both describe the base.
+continues it, and projects onto the whole vocabulary, with the adapter off. At step 0 both describe the base. A prompt
+or prefix starts away from the base: there both read the policy as it is.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
 
-from memedynamics import answers, forcing, vlm
+from memedynamics import adapters, answers, forcing, vlm
 from memedynamics.entropy_minimisation import PICTURES, EntropyTrainer
+from memedynamics.soft_prompts import SoftPromptModel
 
 Step = tuple[dict[str, object], float]  # a batch of responses as TRL drew them, and the mean loss on it, nat
 
@@ -37,7 +39,8 @@ def observed(trainer: EntropyTrainer) -> Iterator[list[Step]]:
 def deviation(trainer: EntropyTrainer, steps: list[Step]) -> float:
     """The worst |loss − entropy of the base| of `steps`, nat (objective sequence: nat a token); NaN where none is."""
     training = trainer.model.training
-    with trainer.model.eval().disable_adapter(), torch.inference_mode():
+    model = trainer.model.eval()
+    with nullcontext() if isinstance(model, SoftPromptModel) else adapters.off(model), torch.inference_mode():
         gaps = [abs(loss - scored(trainer, batch)) / _scale(trainer, batch) for batch, loss in steps]
     trainer.model.train(training)
     return max(gaps) if gaps else float("nan")

@@ -1,7 +1,7 @@
 """Training examples: pairs and memes as TRL's trainers take them, with the prompt bytes and pictures of sampling.
 
-Prompts of SFT and DPO are rendered here, so that a training sequence is the sampled one: prompt, response, end token.
-TRL's conversational path would append what the chat template writes after the end token, for example a newline.
+Prompts of SFT, DPO and KTO are rendered here, so that a training sequence is the sampled one: prompt, response, end
+token. TRL's conversational path would append what the chat template writes after the end token, such as a newline.
 """
 
 import functools
@@ -18,6 +18,13 @@ from memedynamics.errors import InputError
 from memedynamics.images import open_image
 from memedynamics.prompts import Prompt, messages, user_text
 from memedynamics.vlm import end_token_ids, render
+
+# TRL's columns of responses, and where they come from.
+RESPONSES = {
+    "sft": {"completion": "chosen"},
+    "dpo": {"chosen": "chosen", "rejected": "rejected"},
+    "kto": {"completion": "response"},
+}
 
 
 def training_rows(
@@ -64,8 +71,14 @@ def few(rows: pl.DataFrame, prompts: int | None, seed: int) -> pl.DataFrame:
     return rows[sorted(np.random.default_rng(seed).permutation(len(rows))[:prompts].tolist())]
 
 
-def dataset(kind: Literal["sft", "dpo", "grpo"], rows: pl.DataFrame, processor: ProcessorMixin, end: str) -> Dataset:
-    """`rows` as TRL takes them; pictures are opened when a batch asks for them. `end` is the end token's text."""
+def dataset(
+    kind: Literal["sft", "dpo", "kto", "grpo"], rows: pl.DataFrame, processor: ProcessorMixin, end: str, seed: int = 0
+) -> Dataset:
+    """`rows` as TRL takes them; pictures are opened when a batch asks for them. `end` is the end token's text.
+
+    `seed` orders KTO's (`unpaired`), which TRL keeps in their order.
+    """
+    rows = unpaired(rows, seed) if kind == "kto" else rows
     columns: dict[str, list] = {"image": rows["image"].to_list()}
     if kind == "grpo":
         # TRL renders GRPO's prompts itself: it takes pictures with conversational prompts only.
@@ -73,10 +86,28 @@ def dataset(kind: Literal["sft", "dpo", "grpo"], rows: pl.DataFrame, processor: 
         columns |= {name: rows[name].to_list() for name in ("id", "label", "text")}
     else:
         columns |= {"prompt": [render(processor, content) for content in rows["content"]]}
-        responses = {"completion": "chosen"} if kind == "sft" else {"chosen": "chosen", "rejected": "rejected"}
-        columns |= {name: [text + end for text in rows[source]] for name, source in responses.items()}
+        columns |= {name: [text + end for text in rows[source]] for name, source in RESPONSES[kind].items()}
+        columns |= {"label": rows["desirable"].to_list()} if kind == "kto" else {}
     lazy = Dataset.from_dict(columns)
     return lazy.with_transform(_open_pictures, columns=["image"], output_all_columns=True)
+
+
+def unpaired(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """KTO's rows: `response` and whether it is `desirable`, two a pair, a chosen one and a rejected one in turns.
+
+    Each stands between responses to other prompts, since KTO's KL is measured on a prompt with its neighbour's
+    response: the rejected one follows the chosen one of the prompt half of the (shuffled) pairs away. So every even
+    batch is half chosen; and every epoch has this order.
+    """
+    order = np.random.default_rng(seed).permutation(len(rows))
+    chosen, rejected = rows[order], rows[np.roll(order, -(len(rows) // 2))]
+    halves = [
+        part.with_columns(
+            response=pl.col(name), desirable=pl.lit(name == "chosen"), turn=2 * pl.int_range(pl.len()) + n
+        )
+        for n, (name, part) in enumerate({"chosen": chosen, "rejected": rejected}.items())
+    ]
+    return pl.concat(halves).sort("turn").drop("turn")
 
 
 def _open_pictures(batch: dict[str, list]) -> dict[str, list[Image.Image]]:

@@ -37,13 +37,13 @@ def write_trl(preferences: pl.DataFrame, path: Path) -> None:
     _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def write_llamafactory(preferences: pl.DataFrame, folder: Path) -> None:
+def write_llamafactory(preferences: pl.DataFrame, folder: Path, picture: str = "<image>") -> None:
     """A folder for LLaMA-Factory's `dataset_dir`: datasets `preferences` (DPO) and `sft` in sharegpt format.
 
     `preferences` carries the column `image` of the data; paths are relative to `folder`, which is where
-    LLaMA-Factory looks unless `media_dir` says otherwise.
+    LLaMA-Factory looks unless `media_dir` says otherwise. `picture` holds a picture's place (its IMAGE_PLACEHOLDER).
     """
-    rows = list(preferences.iter_rows(named=True))
+    rows = [row | {"prompt": picture + row["prompt"]} for row in preferences.iter_rows(named=True)]
     pairs = [_asked(row, folder) | {"chosen": _said(row["chosen"]), "rejected": _said(row["rejected"])} for row in rows]
     sft = [_asked(row, folder, _said(row["chosen"])) for row in rows]
     for name, content in (("preferences", pairs), ("sft", sft), ("dataset_info", _DATASETS)):
@@ -51,7 +51,7 @@ def write_llamafactory(preferences: pl.DataFrame, folder: Path) -> None:
 
 
 def _asked(row: dict, folder: Path, *reply: dict) -> dict:
-    human = {"from": "human", "value": f"<image>{row['prompt']}"}
+    human = {"from": "human", "value": row["prompt"]}
     return {"conversations": [human, *reply], "images": [os.path.relpath(row["image"], folder)]}
 
 

@@ -19,9 +19,11 @@ NOTE = (
     "milestone, the last one large, on the memes that<br>"
     "all answered at all of them. b: entropy where both first reach the highest accuracy common to both. c–i: end of "
     "training; all but h: in-domain val. c: the<br>"
-    "second and third add up to the first. d: ten bins of equal mass; sure: confidence of at least 0.9. e: decisions "
-    "in the order of their confidence. f: over the<br>"
-    "vocabulary, on own samples. g: from sampled answers. h: ½ says nothing about errors. i: without responses that "
+    "second and third add up to the first. d: ten bins of equal mass; the interval of ECE is freed of the bias "
+    "that resampling adds, and reaches 0<br>"
+    "where the model may be calibrated; sure: confidence of at least 0.9. e: decisions in the order of their "
+    "confidence. f: over the vocabulary, on own samples.<br>"
+    "g: from sampled answers. h: ½ says nothing about errors. i: without responses that "
     "have no answer."
 )
 PAIRED = 3  # most methods of which b shows every pair

@@ -18,6 +18,9 @@ NOTE = (
     "<br>h: a movement counts where it clears the floors: the base against itself through another code path, and "
     "two seeds of one method against each other (lower bars that reach 0 are left out)."
 )
+PARENT_NOTE = (
+    "<br>i: of runs that began at another’s end, in-domain val; from the parent on what the parent itself answers."
+)
 SPANS = [("rationale", "rationale"), ("answer", "answer"), ("format", "format<br>tags"), ("end", "end<br>token")]
 FLOORS = [("floor", "base, other<br>code path"), ("seeds", "between<br>seeds"), ("moved", "forward KL<br>from base")]
 NAT = "nat / response"
@@ -25,8 +28,11 @@ NAT = "nat / response"
 
 def figure_kl(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figure:
     """The figure of `frame`, a table of the analysis `kl`; `notes` on the study close its caption."""
+    whole, to_parent = frame, frame.filter(pl.col("reference") != BASE)
+    frame = frame.filter(pl.col("reference") == BASE)
     wide = [{"colspan": 2}, None]
-    specs = [wide * 3, wide * 3, [{"colspan": 3}, None, None] * 2]
+    last_row = [{"colspan": 3}, None, None] * 2 if to_parent.is_empty() else wide * 3
+    specs = [wide * 3, wide * 3, last_row]
     figure = make_subplots(rows=3, cols=6, specs=specs, vertical_spacing=0.11, horizontal_spacing=0.085)
     own = frame.filter(pl.col("versus").is_null())
     val, last = own.filter(pl.col("split") == "val"), _last(own)
@@ -38,8 +44,9 @@ def figure_kl(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figure:
     _spans(figure, here)
     _per_token(figure, here)
     _monte_carlo(figure, here)
-    _floors(figure, frame)
-    return figures.finish(figure, frame, "How far each method moved from the base model", _note(frame), 3, notes)
+    _floors(figure, frame, 4 if to_parent.is_empty() else 3)
+    _parents(figure, here, to_parent)
+    return figures.finish(figure, whole, "How far each method moved from the base model", _note(whole), 3, notes)
 
 
 def _last(frame: pl.DataFrame) -> pl.DataFrame:
@@ -99,15 +106,28 @@ def _monte_carlo(figure: go.Figure, val: pl.DataFrame) -> None:
     panels.groups(figure, 3, 1, rows, "pair", names, NAT)
 
 
-def _floors(figure: go.Figure, frame: pl.DataFrame) -> None:
-    panels.title(figure, 3, 4, "h", "Noise floors, log scale")
+def _floors(figure: go.Figure, frame: pl.DataFrame, col: int) -> None:
+    panels.title(figure, 3, col, "h", "Noise floors, log scale")
     whole = (pl.col("split") == "val") & (pl.col("statistic") == "per_response") & (pl.col("span") == "all")
     rows = frame.filter(whole & (pl.col("value") > 0)).with_columns(kind=_kind(frame["fraction"].max()))
     rows = rows.drop_nulls("kind")
     # A lower end at or below 0 has no place on a log axis.
     positive = pl.when(pl.col("ci_low") > 0).then("ci_low")
-    panels.groups(figure, 3, 4, rows.with_columns(ci_low=positive), "kind", FLOORS, NAT)
-    figure.update_yaxes(type="log", dtick=2, tickfont={"size": 9}, row=3, col=4)
+    panels.groups(figure, 3, col, rows.with_columns(ci_low=positive), "kind", FLOORS, NAT)
+    figure.update_yaxes(type="log", dtick=2, tickfont={"size": 9}, row=3, col=col)
+
+
+def _parents(figure: go.Figure, val: pl.DataFrame, to_parent: pl.DataFrame) -> None:
+    """Runs that began at another's end: how far from the base, and how far from where they began."""
+    if to_parent.is_empty():
+        return
+    panels.title(figure, 3, 5, "i", "Forward KL from base and from parent")
+    beside = val.join(to_parent.select("method").unique(), "method", "semi")
+    theirs = _last(to_parent.filter(pl.col("versus").is_null() & (pl.col("split") == "val")))
+    rows = pl.concat([_whole(found, "forward") for found in (beside, theirs)])
+    parents = sorted(to_parent["reference"].unique())
+    names = [(BASE, "base"), *((parent, figures.name(parent)) for parent in parents)]
+    panels.groups(figure, 3, 5, rows, "reference", names, NAT)
 
 
 def _kind(end: float) -> pl.Expr:
@@ -126,7 +146,8 @@ def _kind(end: float) -> pl.Expr:
 
 def _note(frame: pl.DataFrame) -> str:
     """NOTE, and how many responses were cut, from whose KL the tail is missing."""
+    told = NOTE + PARENT_NOTE if (frame["reference"] != BASE).any() else NOTE
     cut = frame.filter((pl.col("statistic") == "cut_share") & (pl.col("split") == "val"))
     base = cut.filter(pl.col("probe_kind") == "base_sample")["value"].max() or 0
     own = cut.filter(pl.col("probe_kind") == "own_sample")["value"].max() or 0
-    return f"{NOTE}<br>Responses cut at max_new_tokens on val: base {base:.1%}, policies at most {own:.1%}."
+    return f"{told}<br>Responses cut at max_new_tokens on val: base {base:.1%}, policies at most {own:.1%}."

@@ -99,7 +99,7 @@ def whole(frame: pl.DataFrame, runs: pl.DataFrame, where: str) -> pl.DataFrame:
     """`frame` (method, seed, fraction, …) itself, whose rows are of `where`, such as samples.
 
     Raises InputError where a run in it, or one of its probe kinds where there is such a column, has no rows at a
-    milestone that the run has by `runs` (`milestones`). A run's own start is the base's fraction 0.
+    milestone that the run has by `runs` (`milestones`). A run's own start may be the base's fraction 0.
     """
     own = ["method", "seed", *(["probe_kind"] if "probe_kind" in frame.columns else [])]
     found = frame.select(*own, "fraction").unique().rows()

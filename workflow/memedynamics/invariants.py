@@ -3,13 +3,20 @@
 Each is a deviation with a tolerance; log-probabilities are compared in nat a token (`forced_logps.gap`).
 1. sampled: the log-probabilities that sampling stored = those of whole sequences, teacher-forced.
 2. scored: scoring, with its shared prompts, = whole sequences.
-3. adapter_off: with the adapter off, the policy is the base model.
+3. adapter_off: with the adapter off, the policy is the base model; of QLoRA, the base in four bits. start: full weights
+   before their first step are the base. quantised: how far QLoRA's base in four bits is from the base that its adapter
+   is scored on; it is no error, but a base that lost more than a nat a token is another model.
 4. prompts: the trainer feeds exactly the token ids that sampling and scoring feed.
 5. dpo_margin, dpo_loss: at step 0 π = π0, so the margin is 0 and the loss −log σ(0) = ln 2.
-6. grpo_kl: at step 0 KL(π‖π0) = 0.
+   kto_margin, kto_kl, kto_loss: so are KTO's margin and KL, and its loss is the mean of λ (1 − σ(0)) = λ / 2, half of
+   the rows with the weight λ of chosen responses and half with that of rejected ones.
+6. grpo_kl, rloo_kl: at step 0 KL(π‖π0) = 0.
 7. em_entropy: at step 0 EM's loss is the base's own entropy, as scoring measures it on the responses it drew. In nat,
    of the sequence in nat a token.
-8. reloaded, merged: a milestone's folder, loaded as scoring does, is the policy in memory; so is its merged model.
+8. reloaded, merged: a milestone's folder, loaded as scoring does, is the policy in memory; so is its merged model. Full
+   weights have nothing to merge; QLoRA's adapter is merged into the base itself.
+
+A run that begins at another one's end is measured there: 3 still holds, 5 to 7 only where its loss compares with that.
 """
 
 import math
@@ -20,16 +27,17 @@ from typing import NamedTuple
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTuner
 from transformers import PreTrainedModel, Trainer
-from trl import DPOConfig, GRPOConfig
+from trl import DPOConfig, GRPOConfig, KTOConfig, RLOOConfig
 
 from memedynamics import adapters, vlm
-from memedynamics.callbacks import save_adapter
+from memedynamics.callbacks import Policy, save
 from memedynamics.entropy_minimisation import EntropyTrainer
 from memedynamics.entropy_start import deviation, observed
 from memedynamics.errors import InputError
 from memedynamics.forced_logps import Reader, gap, unpadded
-from memedynamics.methods import ON_POLICY
+from memedynamics.methods import GRPO, ON_POLICY
 
 # Nat a token. On 28 random layers the same sums in another order, and a merged adapter of 0.3 nat, gave 1e-6 and 5e-6
 # (float32), 0.003 and 0.006 (float16), 0.02 and 0.04 (bfloat16, 8 bits: a logit of 20 is rounded to eighths).
@@ -39,17 +47,23 @@ TOLERANCE = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.1}
 # explains would hide a start away from the reference: PiSSA's loss of 0.6955 is ln 2 + 0.0024. The units are nat a
 # token, reward, nat, nat a token.
 EXACT = {"adapter_off": 1e-3, "dpo_margin": 1e-3, "dpo_loss": 1e-3, "grpo_kl": 1e-5}
+EXACT |= {"kto_margin": 1e-3, "kto_kl": 1e-3, "kto_loss": 1e-3, "rloo_kl": 1e-3}
 _START = "the policy does not start at the reference; remove adapter.options.init_lora_weights"
+# Nat a token: NF4 costs models of 7 B parameters some 0.05; random weights of a tiny model 0.1.
+QUANTISED = 1.0
 CAUSES = {
     "sampled": "the model or its samples were exchanged by hand (delete the samples to draw them again), or this model "
     "family counts positions differently when a prompt is continued",
     "scored": "this model family counts positions or masks differently when a prompt is continued",
     "adapter_off": "the adapter's initialisation changes the base weights, so that the reference is lost; remove "
     "adapter.options.init_lora_weights (pissa, olora, corda, loftq …)",
+    "start": "full weights were loaded otherwise than the base; make the base model anew",
+    "quantised": "four bits do not hold this model; use adapter.kind lora",
     "prompts": "a trainer argument cuts or changes what the model reads (max_length, a chat template); remove it",
     "dpo_margin": _START,
     "dpo_loss": _START,
     "grpo_kl": _START,
+    **dict.fromkeys(("kto_margin", "kto_kl", "kto_loss", "rloo_kl"), _START),
     "em_entropy": "training and scoring read different distributions; remove temperature and what truncates sampling "
     "from the trainer arguments, and adapter.options.init_lora_weights",
     "reloaded": "something that trains is not in the saved folder, or the folder was changed; remove adapter.options",
@@ -76,26 +90,54 @@ def one_step(kind: str, args: Mapping[str, object], prompts: int) -> dict[str, o
     if kind in ON_POLICY:
         cut |= {"per_device_train_batch_size": 2, "num_generations": 2, "num_generations_eval": None}
         cut |= {"use_vllm": False, "mask_truncated_completions": False, "max_completion_length": 64}
-    if kind == "grpo":
+    if kind == "kto":
+        # Two responses a prompt; and its KL takes more than one row.
+        cut |= {"per_device_train_batch_size": 2}
+    if kind in (*GRPO, "rloo"):
         # The estimate of KL is logged only where it has a weight.
         cut |= {"steps_per_generation": None, "generation_batch_size": None, "beta": args.get("beta") or 0.04}
     return {**args, **cut}
 
 
 def measure(
-    reader: Reader, model: PreTrainedModel, trainer: Callable[[], Trainer], folder: Path, nats: float
+    reader: Reader,
+    model: PreTrainedModel,
+    start: Callable[[], Policy],
+    trainer: Callable[[Policy], Trainer],
+    folder: Path,
+    nats: float,
+    away: bool = False,
 ) -> Iterator[tuple[str, Invariant]]:
     """Every invariant of a method by name, one after the other; `nats` is what the dtype explains a token.
 
-    `trainer` makes TRL's trainer for `one_step`, with the adapter put on the base `model`. `folder` is for an adapter.
+    `start` gives the policy as training finds it, which may be the base `model` itself, and `trainer` TRL's trainer of
+    it for `one_step`. `folder` is for a milestone. `away`: the loss compares with another policy than that start.
     """
     reference = reader.plain(model)
     yield from base(reader, model, reference, nats).items()
-    made = trainer()
-    yield from adapter_off(reader, made.model, reference, nats).items()
-    yield from first_step(made, reader, nats).items()
-    policy = moved(reader, made.model, folder)
-    yield from loaded(reader, made.model.unload(), folder, policy, nats).items()
+    policy = start()
+    quantised = getattr(vlm.bare(policy), "is_loaded_in_4bit", False)
+    begun = reference if policy is model else _unadapted(reader, policy)
+    if quantised:
+        yield "quantised", Invariant(gap(begun, reference), QUANTISED)
+    made = trainer(policy)
+    if isinstance(made.model, PeftModel):
+        yield from adapter_off(reader, made.model, begun if quantised else reference, nats).items()
+    elif not away:
+        yield "start", Invariant(gap(begun, reference), nats)
+    yield from first_step(made, reader, nats, away).items()
+    read = moved(reader, made.model, folder)
+    policy = made.model.unload() if isinstance(made.model, PeftModel) else None
+    del made  # full weights: there may be no room for both
+    if policy is None:
+        yield "reloaded", Invariant(gap(reader.plain(_like(model, folder)), read), nats)
+    else:
+        yield from loaded(reader, policy, folder, read, nats, model if quantised else None).items()
+
+
+def _unadapted(reader: Reader, policy: Policy) -> list[torch.Tensor]:
+    with adapters.off(policy.eval()):
+        return reader.plain(policy)
 
 
 def base(reader: Reader, model: PreTrainedModel, reference: list[torch.Tensor], nats: float) -> dict[str, Invariant]:
@@ -117,8 +159,11 @@ def adapter_off(reader: Reader, policy: PeftModel, reference: list[torch.Tensor]
     return found
 
 
-def first_step(trainer: Trainer, reader: Reader, nats: float) -> dict[str, Invariant]:
-    """`prompts` (how many sequences begin with none of them), and what the trainer logs of its first step."""
+def first_step(trainer: Trainer, reader: Reader, nats: float, away: bool = False) -> dict[str, Invariant]:
+    """`prompts` (how many sequences begin with none of them), and what the trainer logs of its first step.
+
+    Nothing is known of that where the loss compares with another policy than the start (`away`).
+    """
     prompts = reader.prompts()
     minimises = isinstance(trainer, EntropyTrainer)
     with fed(trainer.model) as rows, observed(trainer) if minimises else nullcontext() as steps:
@@ -126,6 +171,8 @@ def first_step(trainer: Trainer, reader: Reader, nats: float) -> dict[str, Invar
     strange = sum(not any(row[: len(prompt)] == prompt for prompt in prompts) for row in rows)
     log = {name: value for entry in trainer.state.log_history for name, value in entry.items()}
     found = {"prompts": Invariant(strange if rows else math.nan, 0)}
+    if away:
+        return found
     if minimises:
         return found | {"em_entropy": Invariant(deviation(trainer, steps), nats)}
     return found | _logged(trainer.args, log, nats)
@@ -135,12 +182,25 @@ def _logged(config: object, log: Mapping[str, float], nats: float) -> dict[str, 
     if isinstance(config, GRPOConfig):
         # Estimated as r − 1 − log r: about δ²/2 for a log-ratio δ.
         return {"grpo_kl": _exact("grpo_kl", log["kl"], nats**2)}
+    if isinstance(config, RLOOConfig):
+        return {"rloo_kl": _exact("rloo_kl", log["kl"], nats)}
+    if isinstance(config, KTOConfig):
+        return _kto(config, log, nats)
     if not isinstance(config, DPOConfig):
         return {}
     found = {"dpo_margin": _exact("dpo_margin", log["rewards/margins"], nats)}
     if config.loss_type == ["sigmoid"] and not config.use_weighting:
         found["dpo_loss"] = _exact("dpo_loss", log["loss"] - math.log(2), nats)
     return found
+
+
+def _kto(config: KTOConfig, log: Mapping[str, float], nats: float) -> dict[str, Invariant]:
+    loss = log["loss"] - (config.desirable_weight + config.undesirable_weight) / 4
+    return {
+        "kto_margin": _exact("kto_margin", log["rewards/margins"], nats),
+        "kto_kl": _exact("kto_kl", log["kl"], nats),
+        "kto_loss": _exact("kto_loss", loss, nats),
+    }
 
 
 def _exact(name: str, deviation: float, explained: float) -> Invariant:
@@ -164,32 +224,53 @@ def fed(model: PreTrainedModel | PeftModel) -> Iterator[list[list[int]]]:
         hook.remove()
 
 
-def moved(reader: Reader, policy: PeftModel, folder: Path) -> list[torch.Tensor]:
-    """Put seeded noise on all that trains, save the adapter to `folder`, and read the policy's log-probabilities.
+def moved(reader: Reader, policy: Policy, folder: Path) -> list[torch.Tensor]:
+    """Put seeded noise on all that trains, save the policy to `folder`, and read its log-probabilities.
 
-    An adapter at its start changes nothing, so nothing that goes wrong with it would show.
+    An adapter at its start changes nothing, so nothing that goes wrong with it would show. Full weights move by 1 %.
     """
     noise = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in filter(lambda p: p.requires_grad, policy.parameters()):
-            drawn = 0.01 * torch.randn(parameter.shape, generator=noise)
+            size = 1.0 if isinstance(policy, PeftModel) else parameter.square().mean().sqrt().item()
+            drawn = 0.01 * size * torch.randn(parameter.shape, generator=noise)
             parameter.add_(drawn.to(parameter.device, parameter.dtype))
-    save_adapter(policy, folder)
+    save(policy, folder)
     return reader.plain(policy.eval())
 
 
 def loaded(
-    reader: Reader, model: PreTrainedModel, folder: Path, moved: list[torch.Tensor], nats: float
+    reader: Reader,
+    model: PreTrainedModel,
+    folder: Path,
+    moved: list[torch.Tensor],
+    nats: float,
+    base: PreTrainedModel | None = None,
 ) -> dict[str, Invariant]:
-    """`reloaded`: the adapter in `folder` on the bare `model` gives the log-probabilities `moved`; then `merged`."""
+    """`reloaded`: the adapter in `folder` on the bare `model` gives the log-probabilities `moved`; then `merged`.
+
+    Where `model` is quantised the merge is into `base`.
+    """
+    policy = _put_on(model, folder)
+    reloaded = reader.plain(policy)
+    found = {"reloaded": Invariant(gap(reloaded, moved), nats)}
+    if base is not None:
+        policy = _put_on(base, folder)
+        reloaded = reader.plain(policy)
+    if isinstance(policy.base_model, BaseTuner):
+        merged = reader.plain(policy.merge_and_unload())
+        found["merged"] = Invariant(gap(merged, reloaded), nats)
+    return found
+
+
+def _like(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    return vlm.load_model(folder, str(model.dtype).removeprefix("torch."), model.config._attn_implementation)
+
+
+def _put_on(model: PreTrainedModel, folder: Path) -> PeftModel:
     policy = adapters.load_adapters(model, {"1": folder})
     adapters.activate(policy, "1")
-    reloaded = reader.plain(policy)
-    merged = reader.plain(policy.merge_and_unload())
-    return {
-        "reloaded": Invariant(gap(reloaded, moved), nats),
-        "merged": Invariant(gap(merged, reloaded), nats),
-    }
+    return policy
 
 
 def require(name: str, invariant: Invariant, kind: str, dtype: str) -> None:

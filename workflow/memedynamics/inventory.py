@@ -72,6 +72,7 @@ def schedules(
         if isinstance(method, TrainedMethod):
             args = {**defaults[method.kind], **study.training, **method.args}
             examples = (samples if method.kind == "rft" else memes)[method.prompts_of(study.train_prompts)]
+            examples *= 2 if method.kind == "kto" else 1  # its rows are single responses
             if isinstance(method, EntropyMinimisation) and method.prompts:
                 examples = min(examples, method.prompts)
             found[name] = _schedule(args, examples, tuple(study.milestones))

@@ -13,7 +13,9 @@
    on-policy samples are scored under both, so `between_seeds` is KL_t(π_a‖π_b) at the positions of base samples: for
    y ~ π0 and w = π_a/π0 per token, w(r − 1 − log r) with r = π_b/π_a has mean KL_t(π_a‖π_b) exactly, at π0's prefixes,
    where the forward KL is taken too. `per_response_difference` between seeds is the spread of the KL itself.
-6. A response without an end token was cut at max_new_tokens: `cut_share`.
+6. A run that began at another's end (its parent) is also measured against it, `reference` in the table: forward on
+   the parent's samples (probe_kind parent_sample), reverse on its own.
+7. A response without an end token was cut at max_new_tokens: `cut_share`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +30,9 @@ from memedynamics.gather import BASE, CURVE, MEME, by_run, finish, labelled, sca
 from memedynamics.stats import ratio
 
 SPANS = ("format", "rationale", "answer", "end")
-PROBE_KINDS = ("base_sample", "own_sample")
+# Of texts that the reference drew, and all that KL is measured on.
+OF_REFERENCE = ("base_sample", "parent_sample")
+PROBE_KINDS = (*OF_REFERENCE, "own_sample")
 RESOLUTION = 1e-7
 
 MEASURES = ["exact", "k1", "k3", "tokens"]
@@ -66,7 +70,7 @@ SEED_STATISTICS: curves.Statistics = {
 
 def per_response(traces: pl.LazyFrame) -> pl.DataFrame:
     """Sums over each response's tokens, by span: exact, k1, k3, tokens. Streams: `traces` need not fit in memory."""
-    forward = pl.col("probe_kind") == "base_sample"
+    forward = pl.col("probe_kind").is_in(OF_REFERENCE)
     moved = pl.col("logp").cast(pl.Float64) - pl.col("ref_logp")
     log_ratio = pl.when(forward).then(moved).otherwise(-moved)
     exact = pl.when(forward).then("kl_forward").otherwise("kl_reverse").cast(pl.Float64)
@@ -107,7 +111,7 @@ def decisions(responses: pl.DataFrame) -> pl.DataFrame:
     `responses`: schema `responses` with method and seed.
     """
     policy, reference = pl.col("p_hateful"), pl.col("ref_p_hateful")
-    forward = pl.col("probe_kind") == "base_sample"
+    forward = pl.col("probe_kind").is_in(OF_REFERENCE)
     value = pl.when(forward).then(decision_kl(reference, policy)).otherwise(decision_kl(policy, reference))
     scored = responses.filter(pl.col("probe_kind").is_in(PROBE_KINDS)).with_columns(decision=value)
     forced = pl.col("forced").cast(pl.Float64)
@@ -229,7 +233,7 @@ def _seed_rows(frame: pl.DataFrame, versus: str, prompts: pl.DataFrame, resample
 
 
 def _key(memes: pl.DataFrame, curve: dict) -> dict:
-    direction = "forward" if curve["probe_kind"] == "base_sample" else "reverse"
+    direction = "forward" if curve["probe_kind"] in OF_REFERENCE else "reverse"
     versus = "other_path" if curve["method"] == BASE else None
     return {"dataset": memes["dataset"][0], "split": memes["split"][0], **curve} | {
         "direction": direction,

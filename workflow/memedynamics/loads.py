@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from memedynamics.config import Study
+from memedynamics import lineage
+from memedynamics.config import Study, TrainedMethod
+from memedynamics.methods import ON_POLICY
 from memedynamics.plan import Schedule
 
 # Perturbed pictures besides noise: clean, blur, JPEG, blank, another picture.
@@ -24,9 +26,9 @@ def planned(study: Study, rows: dict[tuple[str, str], int], schedules: dict[str,
     """The work of every costly rule, from the number of memes by (dataset, split) and each method's schedule."""
     samples, seeds = study.sampling.num_samples, len(study.seeds)
     between, final = own_responses(study, rows)
-    trained = [name for name, method in study.methods.items() if method.kind != "external"]
-    # A run trained elsewhere has no milestone but its end.
-    runs = len(trained) * seeds + len(study.methods) - len(trained)
+    trained = [name for name, method in study.methods.items() if isinstance(method, TrainedMethod)]
+    # A run that was not trained here has no milestone but its end.
+    runs = sum(len(lineage.seeds(study, name)) for name in study.methods)
     own = runs * final + len(trained) * seeds * between
     scored = 1 + runs + len(trained) * seeds * (len(study.milestones) - 2)
     probes = probed(study, rows) * samples
@@ -38,14 +40,16 @@ def planned(study: Study, rows: dict[tuple[str, str], int], schedules: dict[str,
         *[
             Load(f"train {name}", seeds, seeds * schedules[name].total_steps * schedules[name].effective_batch, what, 1)
             for name in trained
-            for what in [
-                {"dpo": "pairs", "grpo": "completions", "em": "completions"}.get(study.methods[name].kind, "examples")
-            ]
+            for what in [_unit(study.methods[name])]
         ],
         Load("sample_policy", runs, own, "responses", True),
         Load("score", (runs + 1) * shards, scored * probes + own, "responses", True),
         *extractions(study, rows, runs, scored),
     ]
+
+
+def _unit(method: TrainedMethod) -> str:
+    return "pairs" if method.kind == "dpo" else "completions" if method.kind in ON_POLICY else "examples"
 
 
 def own_responses(study: Study, rows: dict[tuple[str, str], int]) -> tuple[int, int]:

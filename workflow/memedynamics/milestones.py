@@ -16,7 +16,7 @@ def steps(fractions: list[float], total: int) -> dict[str, int]:
 def scored(fractions: Sequence[float], record: Mapping[str, object]) -> list[float]:
     """Those of the study's `fractions` at which the run of `record` (run.json) has a milestone to score.
 
-    A run's own start is left out: it is the reference, which the base is scored for once a study.
+    The start of a run that `starts_at` the base is left out: it is the reference, scored for once a study.
     """
-    start = [] if record["kind"] == "base" else [0.0]
+    start = [0.0] if record["kind"] != "base" and record.get("starts_at", "base") == "base" else []
     return [fraction for fraction in fractions if label(fraction) in record["steps"] and fraction not in start]

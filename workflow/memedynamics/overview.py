@@ -62,7 +62,7 @@ def show(folder: Path, console: Console | None = None) -> None:
     """
     console = console or Console(width=WIDTH, highlight=False)
     accuracy = tables.read(folder / "analyses/accuracy.parquet", "accuracy")
-    kl = tables.read(folder / "analyses/kl.parquet", "kl")
+    kl = tables.read(folder / "analyses/kl.parquet", "kl").filter(pl.col("reference") == "base")
     if accuracy.is_empty():
         raise InputError(f"{folder}/analyses/accuracy.parquet: has no rows; run the workflow again")
     console.print(_table(summary(accuracy, kl), accuracy["study"][0]))

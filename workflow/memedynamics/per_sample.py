@@ -18,8 +18,9 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from memedynamics.adapters import lora_config
+from memedynamics.adapters import peft_config
 from memedynamics.config import Adapter
+from memedynamics.methods import LORA
 from memedynamics.vlm import bare
 
 Consumer = Callable[[str, Tensor], None]  # a layer's name and its samples' gradients (n, out, in), float32
@@ -39,11 +40,16 @@ def factors(model: PreTrainedModel | PeftModel, which: Literal["A", "B"] = "B") 
     return found
 
 
-def fresh_adapter(model: PreTrainedModel, adapter: Adapter, seed: int = 0) -> PeftModel:
-    """`model` with a new `adapter` on it, B = 0 and A drawn from `seed`: the same function, with factors."""
+def fresh_adapter(model: PreTrainedModel, adapter: Adapter, seed: int = 0) -> PreTrainedModel | PeftModel:
+    """`model` with a new `adapter` on it, B = 0 and A drawn from `seed`: the same function, with factors.
+
+    The model as it is where `adapter` is no LoRA: there are no factors then.
+    """
+    if adapter.kind not in LORA:
+        return model
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return get_peft_model(model, lora_config(model, adapter)).requires_grad_(False).eval()
+        return get_peft_model(model, peft_config(model, adapter)).requires_grad_(False).eval()
 
 
 class Recorder:

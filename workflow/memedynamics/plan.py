@@ -10,7 +10,8 @@ from typing import NamedTuple
 from memedynamics.milestones import steps as milestone_steps
 
 GB = 1e9
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "nf4": 0.5}
+# NF4 with double quantisation: 4 bits, and 0.127 of scales (QLoRA, 2305.14314, §3).
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "nf4": 4.127 / 8}
 # Weight, gradient and Adam's two moments, each float32.
 TRAINED_BYTES = 16
 
@@ -56,11 +57,21 @@ def schedule(
     return Schedule(per_epoch, total, warm, batch * accumulation * processes, milestone_steps(fractions, total))
 
 
-def memory(parameters: int, trainable: int, dtype: str = "float32") -> float:
+def memory(
+    parameters: int,
+    trainable: int,
+    dtype: str = "float32",
+    quantised: int = 0,
+    full: bool = False,
+    reference: bool = False,
+) -> float:
     """Bytes of weights, gradients and optimiser, without activations.
 
-    Full fine-tuning in float32 with Adam is 16 bytes a parameter (7 B: 112 GB); with an adapter the frozen weights
-    take their dtype's bytes (nf4: half a byte) and only the adapter is trained.
+    Full fine-tuning in float32 with Adam is 16 bytes a parameter (7 B: 112 GB), what stays frozen and a `reference` 4
+    each. With an adapter the base's weights take their dtype's bytes, `quantised` ones half a byte (nf4), and only the
+    adapter is trained; the base is its own reference.
     """
-    frozen = parameters * BYTES[dtype] if trainable < parameters else 0
-    return frozen + trainable * TRAINED_BYTES
+    if full:
+        frozen = (parameters - trainable) + reference * parameters
+        return frozen * BYTES["float32"] + trainable * TRAINED_BYTES
+    return (parameters - quantised) * BYTES[dtype] + quantised * BYTES["nf4"] + trainable * TRAINED_BYTES

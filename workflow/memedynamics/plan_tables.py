@@ -9,7 +9,8 @@ from memedynamics.config import Study
 from memedynamics.costs import Cost, needed
 from memedynamics.inventory import Memes
 from memedynamics.loads import Load
-from memedynamics.plan import Schedule, memory
+from memedynamics.methods import WITH_REFERENCE, TrainedMethod
+from memedynamics.plan import BYTES, Schedule, memory
 
 WIDTH = 100  # columns; the plan goes through a pipe into its log, so the terminal's own are not known
 WORDS = {"split", "known from", "saved at step", "unit"}  # columns of words; the others hold numbers
@@ -32,20 +33,25 @@ def data(rows: dict[tuple[str, str], Memes]) -> Table:
 
 
 def methods(study: Study, schedules: dict[str, Schedule], model: Path | None) -> Table:
-    """Each method's schedule, trainable parameters, and memory without activations."""
-    columns = ("steps/epoch", "steps", "warm-up", "batch", "trainable", "memory", "saved at step")
+    """Each method's schedule, trainable parameters, memory without activations, and the size of a milestone."""
+    columns = ("steps/epoch", "steps", "warm-up", "batch", "trainable", "memory", "a save", "saved at step")
     table = _table("\nTraining, each run", "method", *columns)
     for name, plan in schedules.items():
-        adapter = study.methods[name].adapter or study.adapter
-        trainable, weights = "?", "?"
-        if model:
-            count = checkpoints.lora_parameters(model, adapter.r, adapter.layers)
-            trainable = f"{count / 1e6:.2f} M"
-            weights = size(memory(checkpoints.count_parameters(model), count, study.base_model.dtype))
+        needs = _needs(study, study.methods[name], model) if model else ("?", "?", "?")
         saves = " ".join(f"{step:,}" for step in dict.fromkeys(plan.saves.values()))
         numbers = (plan.steps_per_epoch, plan.total_steps, plan.warmup_steps, plan.effective_batch)
-        table.add_row(name, *(f"{number:,}" for number in numbers), trainable, weights, saves)
+        table.add_row(name, *(f"{number:,}" for number in numbers), *needs, saves)
     return table
+
+
+def _needs(study: Study, method: TrainedMethod, model: Path) -> tuple[str, str, str]:
+    """What `method` trains of the model in `model`: parameters, memory, bytes of a milestone."""
+    adapter, whole = method.adapter or study.adapter, checkpoints.count_parameters(model)
+    count, full = checkpoints.trainable_parameters(model, adapter), adapter.kind == "full"
+    quantised = checkpoints.linear_parameters(model) if adapter.kind == "qlora" else 0
+    taken = memory(whole, count, study.base_model.dtype, quantised, full, method.kind in WITH_REFERENCE)
+    saved = whole * BYTES[checkpoints.stored_dtype(model)] if full else count * BYTES["float32"]
+    return f"{count / 1e6:.2f} M", size(taken), size(saved)
 
 
 def rules(loads: list[Load], costs: dict[str, Cost]) -> Table:

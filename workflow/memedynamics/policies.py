@@ -40,6 +40,11 @@ def load(
     return choose
 
 
+def against_start(choose: Choose) -> Choose:
+    """`choose` with the run's own fraction 0, instead of π0, as the reference."""
+    return lambda name: choose(label(0.0) if name is None else name)
+
+
 def _whole(reference: PreTrainedModel, base: BaseModelConfig, milestones: Path) -> Choose:
     loaded: dict[str, PreTrainedModel] = {}
 

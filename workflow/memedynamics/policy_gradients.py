@@ -13,13 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
 from memedynamics import forcing, gradient_sketches, vlm
-from memedynamics.adapters import lora_config
 from memedynamics.answers import Labels
 from memedynamics.config import Adapter
 from memedynamics.errors import InputError
@@ -30,6 +29,7 @@ from memedynamics.keys import MEME
 from memedynamics.milestones import label
 from memedynamics.objective_gradients import Differentiator, Responded, parts, plain_lora
 from memedynamics.objectives import Drawn, coefficients
+from memedynamics.per_sample import fresh_adapter
 from memedynamics.policies import Choose
 from memedynamics.probe_pairs import pairs
 from memedynamics.probes import stratified
@@ -61,8 +61,7 @@ def choose_memes(
 
 def fresh(reference: PreTrainedModel, adapter: Adapter) -> Choose:
     """π0 with the study's adapter at its start, the same whenever it is made: B = 0, so only B has a gradient."""
-    torch.manual_seed(SEED)
-    policy = get_peft_model(reference, lora_config(reference, adapter)).requires_grad_(False).eval()
+    policy = fresh_adapter(reference, adapter, SEED)
     return lambda name: policy
 
 

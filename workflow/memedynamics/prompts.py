@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -39,12 +39,15 @@ class Prompt(BaseModel):
         return self
 
 
-def load_prompt(path: Path) -> Prompt:
-    """The prompt in the YAML file `path`; raises InputError naming file and key."""
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+def load_prompt(path: Path, kind: type[Kind] = Prompt) -> Kind:
+    """The prompt of this `kind` in the YAML file `path`; raises InputError naming file and key."""
     path = Path(path)
     try:
         # BaseLoader keeps every scalar a string: to YAML 1.1 an unquoted `yes:` is the key true.
-        prompt = Prompt.model_validate(yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader))
+        prompt = kind.model_validate(yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader))
     except FileNotFoundError as error:
         known = sorted(p.stem for p in path.parent.glob("*.yaml"))
         raise InputError(f"{path}: no such prompt; there are {', '.join(known)}") from error

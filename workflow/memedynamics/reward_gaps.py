@@ -62,13 +62,18 @@ def _both_sides(answers: pl.DataFrame, groups: pl.DataFrame, runs: pl.DataFrame,
 
 
 def _between(answers: pl.DataFrame, runs: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
-    """Mean of each prompt's answers at the two milestones that bound a window, under its end's fraction."""
+    """Mean of each prompt's answers at the two milestones that bound a window, under its end's fraction.
+
+    A run without answers of its own at fraction 0 starts at the base.
+    """
     policies = runs.filter(pl.col("method") != BASE).sort("method", "seed", "fraction")
     ends = policies.select("method", "seed", "fraction", before=pl.col("fraction").shift(1).over("method", "seed"))
     own = answers.select("method", "seed", "fraction", *MEME, *columns)
     start = own.filter(pl.col("method") == BASE).drop("method", "seed")
-    start = start.join(policies.filter(pl.col("fraction") == 0).select("method", "seed", "fraction"), on="fraction")
-    seen = pl.concat([own.filter(pl.col("fraction") > 0), start.select(own.columns)])
+    theirs = own.filter(pl.col("method") != BASE)
+    begun = policies.filter(pl.col("fraction") == 0).select("method", "seed", "fraction")
+    at_base = begun.join(theirs, on=["method", "seed", "fraction"], how="anti")
+    seen = pl.concat([theirs, start.join(at_base, on="fraction").select(own.columns)])
     late, early = ends.drop("before"), ends.rename({"fraction": "end", "before": "fraction"}).drop_nulls()
     sides = [
         seen.join(late, on=["method", "seed", "fraction"]),

@@ -1,4 +1,4 @@
-"""Every GRPO rollout on record: reward functions that also write what they were asked to grade."""
+"""Every rollout of GRPO, RLOO and EM on record: reward functions that also write what they were asked to grade."""
 
 import functools
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import TrainerState
-from trl import GRPOConfig
+from trl import GRPOConfig, RLOOConfig
 
 from memedynamics import tables
 from memedynamics.rewards import Reward
@@ -17,7 +17,7 @@ from memedynamics.rewards import Reward
 EPSILON = 1e-4  # TRL's guard against a group without variance
 
 
-def recorded(functions: list[Reward], config: GRPOConfig, folder: Path) -> list[Reward]:
+def recorded(functions: list[Reward], config: GRPOConfig | RLOOConfig, folder: Path) -> list[Reward]:
     """The same rewards for TRL; after the last of them, the generation's rollouts lie in `folder` as one part.
 
     Parts are named by step, so a step that is drawn again after a resume replaces what it wrote before.
@@ -47,15 +47,18 @@ def _gathered(given: dict[str, list[float]]) -> dict[str, list[float]]:
 
 
 def _write(
-    path: Path, step: int, ids: list[str], texts: list[str], rewards: dict[str, list[float]], config: GRPOConfig
+    path: Path,
+    step: int,
+    ids: list[str],
+    texts: list[str],
+    rewards: dict[str, list[float]],
+    config: GRPOConfig | RLOOConfig,
 ) -> None:
     if not PartialState().is_main_process:
         return
     values = torch.tensor(list(rewards.values()), dtype=torch.float32).T
     weighted = (values * torch.tensor(config.reward_weights)).sum(1)
-    advantages = group_advantages(
-        values, config.reward_weights, config.num_generations, config.scale_rewards, config.multi_objective_aggregation
-    )
+    advantages = _advantages(values, weighted, config)
     by_name = [list(zip(rewards, row, strict=True)) for row in zip(*rewards.values(), strict=True)]
     columns = {
         "step": [step] * len(ids),
@@ -67,6 +70,27 @@ def _write(
         "advantage": advantages.tolist(),
     }
     tables.write(pa.table(columns), path, "rollouts")
+
+
+def _advantages(rewards: torch.Tensor, weighted: torch.Tensor, config: GRPOConfig | RLOOConfig) -> torch.Tensor:
+    if isinstance(config, RLOOConfig):
+        clipped = weighted.clamp(*config.reward_clip_range) if config.reward_clip_range else weighted
+        return left_out(clipped, config.num_generations, config.normalize_advantages)
+    return group_advantages(
+        rewards, config.reward_weights, config.num_generations, config.scale_rewards, config.multi_objective_aggregation
+    )
+
+
+def left_out(rewards: torch.Tensor, group: int, normalized: bool = False) -> torch.Tensor:
+    """RLOO's advantages (N,) of rewards (N,): each less the mean of the others of its group (2402.14740, eq. 4).
+
+    TRL takes the KL penalty β log π/π0 off each reward beforehand, which no reward function sees: at β = 0, and where
+    the policy is still the reference, these are what it trains on.
+    """
+    grouped = rewards.view(-1, group)
+    others = (grouped.sum(1, keepdim=True) - grouped) / (group - 1)
+    found = (grouped - others).flatten()
+    return (found - found.mean()) / (found.std() + EPSILON) if normalized else found
 
 
 def group_advantages(

@@ -10,14 +10,16 @@ from pathlib import Path
 import polars as pl
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
-from transformers import Trainer, TrainerCallback
-from trl import DPOConfig, GRPOConfig
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+from trl import DPOConfig, KTOConfig, RLOOConfig
 
 from memedynamics import callbacks, milestones, rollouts, tables
-from memedynamics.trainer_arguments import Config, Kind
+from memedynamics.callbacks import Policy
+from memedynamics.trainer_arguments import DRAWING, Config, Kind
 from memedynamics.training import boundary
-from memedynamics.vlm import bare, remembered_pictures
+from memedynamics.vlm import bare, load_model, remembered_pictures
 
 
 def hooks(kind: Kind, config: Config, fractions: list[float], work: Path, run: Path) -> list[TrainerCallback]:
@@ -28,11 +30,11 @@ def hooks(kind: Kind, config: Config, fractions: list[float], work: Path, run: P
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.parent / "tensorboard"))
     found = [
         callbacks.Milestones(fractions, work / "milestones"),
-        callbacks.History(counts_on=isinstance(config, GRPOConfig)),
+        callbacks.History(counts_on=isinstance(config, DRAWING)),
         callbacks.Progress(kind.upper()),
         callbacks.Checkpoints(boundary(config)),
     ]
-    return [*found, callbacks.Epochs()] if isinstance(config, GRPOConfig) else found
+    return [*found, callbacks.Epochs()] if isinstance(config, DRAWING) else found
 
 
 def carry_out(
@@ -49,13 +51,24 @@ def train(trainer: Trainer) -> None:
     Raises InputError when a loss is not finite, and when SIGTERM stopped the run (it resumes when run again).
     """
     checkpoint = callbacks.newest_checkpoint(Path(trainer.args.output_dir))
-    with frozen_pictures(trainer.model):
+    if checkpoint and not isinstance(trainer.model, PeftModel):
+        restore(trainer.model, checkpoint)
+    with frozen_pictures(trainer.model, getattr(trainer, "ref_model", None)):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
+def restore(model: PreTrainedModel, checkpoint: Path) -> None:
+    """Put the full weights of `checkpoint` into `model`.
+
+    transformers' Trainer compares the names in the file with the model's own, which differ for vision-language models,
+    and passes over weights that it finds no place for.
+    """
+    model.load_state_dict(load_model(checkpoint, "float32").state_dict())
+
+
 @contextmanager
-def frozen_pictures(model: PeftModel) -> Iterator[None]:
-    """Inside, the frozen tower runs once for a batch, policy and reference together, and keeps no activations.
+def frozen_pictures(model: Policy, reference: PreTrainedModel | None = None) -> Iterator[None]:
+    """Inside, the frozen tower runs once for a batch, policy and `reference` together, and keeps no activations.
 
     Gradient checkpointing otherwise makes its features ask for gradients: a backward pass through the whole tower
     that ends nowhere.
@@ -63,6 +76,8 @@ def frozen_pictures(model: PeftModel) -> Iterator[None]:
     with remembered_pictures(model):
         inner = bare(model).model
         inner.get_image_features = torch.no_grad()(inner.get_image_features)
+        if reference is not None:
+            bare(reference).model.get_image_features = inner.get_image_features
         yield
 
 
@@ -106,13 +121,15 @@ def history(log: list[dict[str, float]]) -> pl.DataFrame:
 def summary(trainer: Trainer, rows: pl.DataFrame, steps: dict[str, int]) -> dict[str, object]:
     """What run.json says of a trained run; `mean_num_correct` is empty where prompts without a pair were used.
 
+    `starts_at`: whose policy fraction 0 is: base, the run's own, or the name of the method it goes on from.
     `rows` are what was trained on: a prompt each, or for RFT a correct sample each, over which the means are taken.
     """
     tokens = [entry["num_tokens"] for entry in trainer.state.log_history if "num_tokens" in entry]
     paired = rows["num_correct"].null_count() == 0
     return {
-        "kind": "adapter",
+        "kind": "adapter" if isinstance(trainer.model, PeftModel) else "full",
         "reference": "base",
+        "starts_at": getattr(trainer.model, "starts_at", "base"),
         "total_steps": trainer.state.max_steps,
         "steps": steps,
         "num_prompts": rows["id"].n_unique(),
@@ -130,21 +147,36 @@ def flops(trainer: Trainer, tokens: int) -> float:
 
     N is without embeddings and head. The vision tower and its projector are left out: they run once a picture, not
     once a token, and without gradients.
-    A forward pass takes 2N a token (Kaplan et al., 2001.08361), the backward pass through frozen weights another 2N.
-    DPO adds the reference's forward pass; GRPO adds sampling, one training pass per iteration, and the reference's;
-    EM adds sampling, and for what it must know of its batch beforehand another pass (the trainer's `extra_forwards`).
+    A forward pass takes 2N a token (Kaplan et al., 2001.08361), the backward pass through frozen weights another 2N,
+    and that of full fine-tuning 4N.
+    DPO adds the reference's forward pass; KTO that too, and with its KL another forward pass of either; GRPO adds
+    sampling, one training pass per iteration, and the reference's; RLOO the same and log π_old; EM adds sampling, and
+    for what it must know of its batch beforehand another pass. A reward model reads everything once more (both as the
+    trainer's `extra_forwards`).
     Gradient checkpointing and the adapter's own weights are left out.
     """
     forward = 2.0 * decoder_parameters(trainer.model) * tokens
-    config = trainer.args
-    if isinstance(config, GRPOConfig):
-        extra = getattr(trainer, "extra_forwards", 0)
-        return forward * (1 + 2 * config.num_iterations + (config.beta != 0) + extra)
-    return forward * (3 if isinstance(config, DPOConfig) else 2)
+    config, step = trainer.args, 2 if isinstance(trainer.model, PeftModel) else 3
+    if isinstance(config, DRAWING):
+        extra = getattr(trainer, "extra_forwards", 0) + isinstance(config, RLOOConfig)
+        return forward * (1 + step * config.num_iterations + (config.beta != 0) + extra)
+    if isinstance(config, KTOConfig):
+        return forward * (step + (3 if config.loss_type == "kto" else 1))
+    return forward * (step + isinstance(config, DPOConfig))
 
 
-def decoder_parameters(policy: PeftModel) -> int:
-    """Parameters of the text decoder without its embeddings, the head and the adapter, which alone trains."""
-    decoder = policy.get_base_model().get_decoder()
-    embedded = {id(p) for module in decoder.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
-    return sum(p.numel() for p in decoder.parameters() if not p.requires_grad and id(p) not in embedded)
+def decoder_parameters(policy: Policy) -> int:
+    """Parameters of the text decoder without its embeddings, the head and adapters; quantised ones count as weights."""
+    decoder, apart = bare(policy).get_decoder(), []
+    for module in decoder.modules():
+        if isinstance(module, BaseTunerLayer):
+            apart += [getattr(module, name) for name in module.adapter_layer_names]
+        elif isinstance(module, nn.Embedding):
+            apart.append(module)
+    left_out = {id(p) for part in apart for p in part.parameters()}
+    return sum(_size(p) for p in decoder.parameters() if id(p) not in left_out)
+
+
+def _size(parameter: nn.Parameter) -> int:
+    packed = getattr(parameter, "quant_state", None)
+    return packed.shape.numel() if packed is not None else parameter.numel()

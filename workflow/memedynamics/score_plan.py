@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from memedynamics import probes
 from memedynamics.batching import cut
 from memedynamics.errors import InputError
 from memedynamics.keys import MEME
@@ -31,14 +32,14 @@ class Batch(NamedTuple):
 
 
 def passes(
-    probes: pl.DataFrame, own: pl.DataFrame | None, fractions: Sequence[float], one_at_a_time: bool, rule: Rule
+    texts: pl.DataFrame, own: pl.DataFrame | None, fractions: Sequence[float], one_at_a_time: bool, rule: Rule
 ) -> list[Pass]:
-    """Fixed probes at every fraction, own samples (table `samples`) at the fraction whose policy drew them.
+    """Fixed probes (`texts`) at every fraction, own samples (table `samples`) at the fraction whose policy drew them.
 
     `rule` says which base samples make a pair.
     `one_at_a_time` keeps the passes of a fraction together, for policies that are loaded whole.
     """
-    fixed = with_pairs(probes, rule)
+    fixed = with_pairs(texts, rule)
     groups = [[fraction] for fraction in fractions] if one_at_a_time else [list(fractions)]
     found = []
     for group in groups:
@@ -48,10 +49,23 @@ def passes(
     return found
 
 
-def with_pairs(probes: pl.DataFrame, rule: Rule = "paired") -> pl.DataFrame:
-    """`probes` with the samples that make each prompt's pair by `rule`, on its base samples; empty where none."""
-    paired = pairs(probes, rule).with_columns(probe_kind=pl.lit("base_sample"))
-    return probes.join(paired, ["probe_kind", *MEME], "left", maintain_order="left").select(COLUMNS)
+def with_pairs(texts: pl.DataFrame, rule: Rule = "paired") -> pl.DataFrame:
+    """Probes (`texts`) with the samples that make each prompt's pair by `rule`, on its base samples; empty where none."""
+    paired = pairs(texts, rule).with_columns(probe_kind=pl.lit("base_sample"))
+    return texts.join(paired, ["probe_kind", *MEME], "left", maintain_order="left").select(COLUMNS)
+
+
+def of_parent(samples: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
+    """What the parent of a run drew at its end, as fixed probes of kind parent_sample: schema `probes`.
+
+    Of the memes that the run answers itself at every milestone (`own`, its samples), or at its end where it has no
+    other. Raises InputError where the parent has answered none of them.
+    """
+    asked = own.filter(pl.col("fraction") == own["fraction"].min()).select(MEME).unique()
+    drawn = samples.filter(pl.col("fraction") == samples["fraction"].max()).join(asked, MEME, "semi")
+    if drawn.is_empty():
+        raise InputError("samples: the run that this one began at answered none of the same memes; sample it anew")
+    return drawn.with_columns(probe_kind=pl.lit("parent_sample")).select(probes.COLUMNS)
 
 
 def own_rows(samples: pl.DataFrame) -> pl.DataFrame:

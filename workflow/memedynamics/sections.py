@@ -27,7 +27,8 @@ READERS = Literal[
 class Strict(BaseModel):
     """Base of every section: no unknown keys, no silent changes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # `from` is a Python keyword: such keys have an alias, which is what files and jobs say.
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, serialize_by_alias=True)
 
 
 class Dataset(Strict):
@@ -130,6 +131,14 @@ class Scoring(Strict):
     batch_size: PositiveInt = Field(8, description="prompts a batch")
     shards: PositiveInt = Field(1, description="jobs that share one run")
     chunk: PositiveInt = Field(1024, description="response positions whose logits are held at once")
+
+
+class Judge(Strict):
+    """A model that says which of two responses is better, for preferences without labels (AI feedback)."""
+
+    model: BaseModelConfig | None = Field(None, description="the judge; empty: the study's own base model")
+    prompt: Name = Field("judge", description="config/prompts/<prompt>.yaml, with {prompt}, {one} and {two}")
+    batch_size: PositiveInt = Field(8, description="pairs a batch")
 
 
 class Sharpe(Strict):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ValidationError
 
+from memedynamics import lineage
 from memedynamics.config import Adapter, Study, TrainedMethod
 from memedynamics.errors import InputError
 from memedynamics.methods import ON_POLICY, EntropyMinimisation
@@ -29,6 +30,7 @@ def load_study(raw: Mapping[str, object]) -> Study:
         raise InputError("study file: " + "; ".join(_explain(e, raw) for e in error.errors()[:3])) from None
     _check_hub(study)
     study = study.model_copy(update={"methods": {name: _whole(m, study) for name, m in study.methods.items()}})
+    lineage.check(study)
     return _trial(study) if study.trial else study
 
 
@@ -189,6 +191,8 @@ def _explain(error: dict, raw: Mapping[str, object]) -> str:
     if path[:1] == ["methods"] and len(path) > 2:
         del path[2]
     where = ".".join(path)
+    if error["type"] == "union_tag_invalid":
+        return f"{where}.kind: {_no_kind(error['ctx'])}"
     if error["type"] == "extra_forbidden" and path[0] == "methods" and path[-1] == "prompt":
         return f"{where}: a study has one prompt, the same for all methods; set the top-level key prompt"
     if error["type"] == "extra_forbidden":
@@ -201,13 +205,25 @@ def _explain(error: dict, raw: Mapping[str, object]) -> str:
     return f"{where + ': ' if where else ''}{message}{f' (found {value!r})' if value is not None else ''}"
 
 
+def _no_kind(context: Mapping[str, str]) -> str:
+    """What to say of a kind of method that there is not."""
+    if context["tag"] == "ppo":
+        return "no trainer has PPO for vision-language models any more; use rloo or grpo with reward: model"
+    kinds = re.findall(r"'([^']+)'", context["expected_tags"])
+    near = difflib.get_close_matches(context["tag"], kinds, n=1, cutoff=0.0)[0]
+    return f"no kind {context['tag']!r}; did you mean {near!r}? There are {', '.join(kinds)}"
+
+
 def _keys(path: list[str]) -> list[str]:
     """Valid keys of the section at `path`."""
     kinds: list[object] = [Study]
     for part in path:
         kinds = [inner for kind in kinds for inner in _inside(kind, part)]
     return [
-        key for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel) for key in kind.model_fields
+        field.alias or key
+        for kind in kinds
+        if isinstance(kind, type) and issubclass(kind, BaseModel)
+        for key, field in kind.model_fields.items()
     ]
 
 

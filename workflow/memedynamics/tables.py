@@ -108,7 +108,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             field("rejected", pa.string(), "dispreferred response"),
             field("chosen_sample", pa.int16(), "its index among the base samples"),
             field("rejected_sample", pa.int16(), "its index among the base samples"),
-            field("pair_type", CATEGORY, "wrong_answer or bad_format"),
+            field("pair_type", CATEGORY, "wrong_answer, bad_format, or judge: a judge chose, not the labels"),
             field("num_correct", pa.int16(), "correct base samples of this prompt"),
         ]
     ),
@@ -368,6 +368,50 @@ SCHEMAS["gradients"] = analysis_schema(
     field("bin", CATEGORY, "prompts by the share of correct samples p"),
 )
 
+SCHEMAS["judgements"] = pa.schema(
+    [
+        _study,
+        _meme[0],
+        _meme[2],
+        field("source", CATEGORY, "drawn (without the labels), or labels: the label-based pair, the chosen as one"),
+        field("sample_one", pa.int16(), "index of response one among the base samples"),
+        field("sample_two", pa.int16(), "index of response two among the base samples"),
+        field("p_first", pa.float64(), "P(the judge prefers one), mean over both orders", "1"),
+        field("p_one_ab", pa.float64(), 'P("1") / (P("1") + P("2")) where one stands first', "1"),
+        field("p_one_ba", pa.float64(), "the same where two stands first", "1"),
+        field("label_mass_ab", pa.float64(), 'P("1") + P("2") where one stands first', "1"),
+        field("label_mass_ba", pa.float64(), "the same where two stands first", "1"),
+    ]
+)
+SCHEMAS["judgement"] = analysis_schema(
+    field("source", CATEGORY, "labels: the label-based pairs; drawn: pairs drawn without the labels"),
+    field("pair_type", CATEGORY, "wrong_answer, bad_format or all: how the response that the labels reject fails"),
+    field("p_better_first", pa.float64(), "middle of the bin of P(better) where it stands first", "1", null=True),
+    field("p_better_second", pa.float64(), "middle of the bin of P(better) where it stands second", "1", null=True),
+)
+
+SCHEMAS["extract_merge_path"] = pa.schema(
+    [
+        _study,
+        field("way", CATEGORY, "linear (straight through weight space) or slerp (along the arc)"),
+        field("t", pa.float64(), "place on the way: 0 is the first run, 1 the second", "1"),
+        *_meme,
+        _sample,
+        _decision[0],
+        _forced,
+        field("kl_forward", pa.float64(), "KL(π0‖π) of the base's response, summed over its tokens", "nat"),
+    ]
+)
+SCHEMAS["merge_path"] = analysis_schema(
+    field("versus", CATEGORY, "the run at t = 1; method is the one at t = 0"),
+    field("way", CATEGORY, "linear (straight through weight space) or slerp (along the arc)"),
+    field("t", pa.float64(), "place on the way from one run to the other", "1"),
+)
+
+SCHEMAS["parity"] = analysis_schema(
+    field("metric", CATEGORY, "the trainers' name of what was logged"),
+    field("versus", CATEGORY, "the method of the other backend that a difference is taken from", null=True),
+)
 SCHEMAS["summary"] = analysis_schema(
     field("question", CATEGORY, "the question it answers; empty for the side-by-side table", null=True),
     field("versus", CATEGORY, "the other method of a claim, or the two numbers of a relation", null=True),

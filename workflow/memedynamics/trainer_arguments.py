@@ -9,19 +9,30 @@ from dataclasses import fields
 from typing import Literal, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
-from trl import DPOConfig, GRPOConfig, SFTConfig
+from transformers import TrainingArguments
+from trl import DPOConfig, GRPOConfig, KTOConfig, RLOOConfig, SFTConfig
 
 from memedynamics.errors import InputError
+from memedynamics.methods import GRPO
 
-Kind = Literal["sft", "dpo", "grpo", "rft", "em"]
-Config = SFTConfig | DPOConfig | GRPOConfig
+# All kinds of methods that train here, and the reward model of RLHF.
+Kind = Literal[
+    "sft", "rft", "dpo", "kto", "rloo", "em", "reward_model",
+    "grpo", "dr_grpo", "bnpo", "dapo", "cispo", "gspo", "sapo", "luspo", "vespo",
+]  # fmt: skip
+Config = SFTConfig | DPOConfig | KTOConfig | GRPOConfig | RLOOConfig
+# Configs of trainers that draw groups of responses to a prompt.
+DRAWING = (GRPOConfig, RLOOConfig)
 
-CONFIGS: dict[str, type[Config]] = {
+CONFIGS: dict[str, type[TrainingArguments]] = {
     "sft": SFTConfig,
     "rft": SFTConfig,
     "dpo": DPOConfig,
-    "grpo": GRPOConfig,
+    "kto": KTOConfig,
+    "rloo": RLOOConfig,
+    **dict.fromkeys(GRPO, GRPOConfig),
     "em": GRPOConfig,
+    "reward_model": TrainingArguments,
 }
 # Arguments that follow from the study file or that resuming and milestones depend on.
 RESERVED = {
@@ -75,7 +86,7 @@ def _typed(name: str, value: object, declared: object) -> object:
 
 
 def check_groups(args: dict[str, object]) -> None:
-    """GRPO's batch must hold whole groups; TRL says so without naming the arguments that make up the batch.
+    """GRPO's and RLOO's batch must hold whole groups; TRL says so without naming the arguments that make up the batch.
 
     Raises InputError where it does not.
     """
@@ -88,4 +99,17 @@ def check_groups(args: dict[str, object]) -> None:
         raise InputError(
             f"trainer argument num_generations: {group} does not divide the generation batch of {total} completions "
             f"(per_device_train_batch_size {batch} × {rounds} × {processes} processes); change either"
+        )
+
+
+def check_halves(args: dict[str, object]) -> None:
+    """KTO's batch must be even: half of it chosen responses, and never a row alone, which KTO's KL cannot do.
+
+    Raises InputError where it is not.
+    """
+    batch = args.get("per_device_train_batch_size", KTOConfig.per_device_train_batch_size)
+    if batch % 2:
+        raise InputError(
+            f"trainer argument per_device_train_batch_size: {batch} of a kto method, whose rows are single responses, "
+            "half of them chosen; make it even"
         )

@@ -1,10 +1,10 @@
 """The methods under matched conditions: the same prompts, adapter, seed, prompt bytes and pictures.
 
 TRL trains; this module builds its configs and trainers. Where the defaults differ from TRL's:
-1. Prompts of SFT, RFT and DPO come rendered (module `examples`). RFT is SFT on other responses.
-2. GRPO is that of DeepSeekMath (2402.03300): loss_type grpo, beta 0.04, no importance-sampling correction of the KL
-   term. (TRL: dapo, 0, with correction.)
-3. Completions of GRPO and EM are sampled exactly as in `sample_base`: its temperature and length, no truncation.
+1. Prompts of SFT, RFT, DPO and KTO come rendered (module `examples`). RFT is SFT on other responses.
+2. GRPO and its variants are the papers' (module `grpo_variants`), and RLOO draws as many responses to a prompt as
+   GRPO does by default. (TRL: GRPO with loss_type dapo and beta 0, RLOO with two responses.)
+3. Completions of GRPO, RLOO and EM are sampled exactly as in `sample_base`: its temperature and length, no truncation.
 4. EM is GRPO's loop with a loss of its own (module `entropy_minimisation`): no reference, fresh responses every step.
 5. Nothing is cut (max_length), every step is logged, no mixed precision unless the base model is in bfloat16 on a GPU.
 """
@@ -14,29 +14,50 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 import torch
+from peft import PeftModel
 from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin, Trainer, TrainerCallback
-from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+from trl import (
+    DPOConfig,
+    DPOTrainer,
+    GRPOConfig,
+    GRPOTrainer,
+    KTOConfig,
+    KTOTrainer,
+    RLOOConfig,
+    RLOOTrainer,
+    SFTConfig,
+    SFTTrainer,
+)
 
-from memedynamics.adapters import lora_config
+from memedynamics import soft_prompts
+from memedynamics.adapters import pattern, peft_config, text_linears
 from memedynamics.config import Adapter, Sampling
 from memedynamics.errors import InputError
 from memedynamics.examples import dataset, end_token
-from memedynamics.methods import ON_POLICY
+from memedynamics.grpo_variants import arguments
+from memedynamics.methods import GRPO, ON_POLICY, SOFT
+from memedynamics.modes import PROJECTED
 from memedynamics.rewards import Reward
-from memedynamics.trainer_arguments import CONFIGS, Config, Kind, check_groups, checked
+from memedynamics.trainer_arguments import CONFIGS, DRAWING, Config, Kind, check_groups, check_halves, checked
 from memedynamics.vlm import bare
 
-EXAMPLES = {SFTConfig: "sft", DPOConfig: "dpo", GRPOConfig: "grpo"}
+EXAMPLES = {SFTConfig: "sft", DPOConfig: "dpo", KTOConfig: "kto", GRPOConfig: "grpo", RLOOConfig: "grpo"}
+TRAINERS = {SFTConfig: SFTTrainer, DPOConfig: DPOTrainer, KTOConfig: KTOTrainer, RLOOConfig: RLOOTrainer}
 OURS: dict[str, object] = {"logging_steps": 1, "save_steps": 0.1, "save_total_limit": 2, "report_to": "none"}
 DEFAULTS: dict[str, dict[str, object]] = {
     "sft": {"max_length": None},
     "rft": {"max_length": None},
     "dpo": {"max_length": None},
-    "grpo": {"loss_type": "grpo", "beta": 0.04, "use_bias_correction_kl": False},
+    "kto": {"max_length": None},
+    "rloo": {"num_generations": 8},
+    **{kind: arguments(kind) for kind in GRPO},
     "em": {"beta": 0.0},
+    # Gradient checkpointing as in TRL's trainers.
+    "reward_model": {"gradient_checkpointing": True, "remove_unused_columns": False, "save_strategy": "no"},
 }
 
 
@@ -66,7 +87,7 @@ def trainer_config(
 ) -> Config:
     """TRL's config of a run whose resumable state lies in `folder`; `args` override the study's defaults.
 
-    `sampling` and `weights` (rewards by name) matter to GRPO and EM alone. Raises InputError as `check_args` does.
+    `sampling` and `weights` (rewards by name) matter to GRPO, RLOO and EM alone. Raises InputError as `check_args`.
     """
     args = checked(kind, args)
     gpu = torch.cuda.is_available()
@@ -85,6 +106,8 @@ def trainer_config(
     if kind in ON_POLICY:
         check_groups(given)
         given["reward_weights"] = list(weights.values()) if weights else None
+    if kind == "kto":
+        check_halves(given)
     try:
         return CONFIGS[kind](**given)
     except (TypeError, ValueError, ImportError) as error:
@@ -109,39 +132,78 @@ def trainer(
     rewards: list[Reward] | None = None,
     hooks: list[TrainerCallback] | None = None,
     on_policy: Callable[..., GRPOTrainer] = GRPOTrainer,
+    reference: Literal["base", "parent"] | None = None,
 ) -> Trainer:
-    """TRL's trainer for `config` on `rows` (examples.training_rows), with the adapter put on the frozen `model`.
+    """TRL's trainer for `config` on `rows` (examples.training_rows) of a `model` from `starting.starting_policy`.
 
-    `rewards` grade the responses of GRPO and EM, which `on_policy` trains. Raises InputError when there are too few
-    prompts for one of their batches.
+    An adapter that the model does not have yet is put on. `reference` is what the loss of a run that begins at
+    another's end compares with.
+
+    `rewards` grade the responses of GRPO, RLOO and EM; `on_policy` is GRPO's trainer or EM's. Raises InputError when
+    there are too few prompts for one of their batches.
     """
+    _project(config, model, adapter.layers)
+    if adapter.kind in SOFT and not isinstance(model, PeftModel):
+        model = soft_prompts.fresh(model, adapter, config.seed)
     common = {
         "model": model,
         "args": config,
-        "train_dataset": dataset(EXAMPLES[type(config)], rows, processor, end_token(model, processor)),
+        "train_dataset": dataset(EXAMPLES[type(config)], rows, processor, end_token(model, processor), config.seed),
         "processing_class": processor,
-        "peft_config": lora_config(model, adapter),
+        "peft_config": None if bare(model) is not model or adapter.kind == "full" else peft_config(model, adapter),
         "callbacks": hooks,
     }
-    if isinstance(config, GRPOConfig):
+    kind = on_policy if isinstance(config, GRPOConfig) else TRAINERS[type(config)]
+    if isinstance(config, DRAWING):
         needed = config.generation_batch_size // config.num_generations
         if len(rows) < needed:
             raise InputError(
                 f"training: {len(rows)} prompts, but one generation batch takes {needed} (per_device_train_batch_size "
                 f"over num_generations); make it smaller"
             )
-        made = on_policy(reward_funcs=rewards, **common)
-    else:
-        made = (SFTTrainer if isinstance(config, SFTConfig) else DPOTrainer)(**common)
+        common["reward_funcs"] = rewards
+    made = kind(**common)
     made.remove_callback(PrinterCallback)
-    decoder = {id(parameter) for parameter in bare(made.model).get_decoder().parameters()}
-    assert all(id(p) in decoder for p in made.model.parameters() if p.requires_grad), "the adapter left the decoder"
+    if reference == "base" and "ref" in getattr(made.model, "peft_config", {}):
+        # TRL's copy of what an adapter had learnt; without it the reference is the model with adapters off.
+        made.model.delete_adapter("ref")
+    _in_float32(made.model)
+    _check_trained(made.model)
     return made
 
 
+def _in_float32(model: PreTrainedModel | PeftModel) -> None:
+    # TRL rounds the adapters of a quantised model to bfloat16, where small steps are lost and from which a resumed run
+    # does not come back. All other adapters are float32.
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def _project(config: Config, model: PreTrainedModel, layers: str) -> None:
+    """Name the layers whose gradients GaLore or APOLLO projects, where the study does not, and let them be resumed."""
+    if not config.optim.startswith(PROJECTED):
+        return
+    if not config.optim_target_modules:
+        config.optim_target_modules = pattern(text_linears(model, layers), text_linears(model))
+    if config.optim.startswith("galore"):
+        from galore_torch.galore_projector import GaLoreProjector
+
+        # It lies in the optimiser's state, and checkpoints are read without running what they name.
+        torch.serialization.add_safe_globals([GaLoreProjector])
+
+
+def _check_trained(model: PreTrainedModel | PeftModel) -> None:
+    soft = [model.prompt_encoder] if isinstance(model, soft_prompts.SoftPromptModel) else []
+    parts = (bare(model).get_decoder(), bare(model).get_output_embeddings(), *soft)
+    inside = {id(parameter) for part in parts for parameter in part.parameters()}
+    strange = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in inside]
+    assert not strange, f"{strange[0]} trains, outside the text decoder and its head"
+
+
 def boundary(config: Config) -> int:
-    """Optimiser steps after which a checkpoint holds everything: where GRPO has used up the completions it drew."""
-    if not isinstance(config, GRPOConfig):
+    """Optimiser steps after which a checkpoint holds everything: where GRPO or RLOO has used up what it drew."""
+    if not isinstance(config, DRAWING):
         return 1
     used = config.steps_per_generation * config.num_iterations
     return math.lcm(used, config.gradient_accumulation_steps) // config.gradient_accumulation_steps

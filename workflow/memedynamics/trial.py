@@ -8,6 +8,7 @@ import polars as pl
 from memedynamics import inventory
 from memedynamics.config import Study, TrainedMethod
 from memedynamics.costs import Cost, measured
+from memedynamics.methods import rule_of
 
 # Distinct rows of these columns are an extraction's units of work.
 UNITS = {
@@ -72,5 +73,5 @@ def _training(root: Path, name: str, study: Study, batch: int) -> Cost:
     runs = [json.loads(file.read_text()) for file in sorted((root / "runs" / name).glob("*/run.json"))]
     units = sum(run["total_steps"] * batch for run in runs)
     tokens = sum(run["tokens"] for run in runs)
-    timings = _timings(root, f"train_{study.methods[name].kind}", name)
+    timings = _timings(root, rule_of(study.methods[name]), name)
     return measured(timings, units, tokens, job_size=_size(root / "runs" / name))

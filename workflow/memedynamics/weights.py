@@ -6,7 +6,6 @@ Names of stored tensors and of modules differ between versions of transformers i
 
 import re
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import safe_open
@@ -25,8 +24,8 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def linears(folder: Path, layers: Literal["all", "attention"]) -> list[str]:
-    """Names of the text decoder's linear layers (all, or of attention) in the model in `folder`."""
+def linears(folder: Path, layers: str) -> list[str]:
+    """Names of the text decoder's linear layers in the model in `folder` that `layers` means (module `layers`)."""
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder))
     return text_linears(model, layers)

@@ -10,9 +10,14 @@ from memedynamics.prompts import Prompt
 
 
 def main(
-    model: Path, source: BaseModelConfig, prompt: Prompt, question: str, threads: int, train: Path | None = None
+    model: Path,
+    source: BaseModelConfig,
+    threads: int,
+    train: Path | None = None,
+    prompt: Prompt | None = None,
+    question: str | None = None,
 ) -> None:
-    """Write the model folder; a demo is trained on the memes in `train`, anything else is checked and linked."""
+    """Write the model folder; a demo is trained on the memes in `train`, asked `question`; others are linked."""
     partial = model.with_name(f".{model.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -12,7 +11,7 @@ from memedynamics.job import progress, run
 from memedynamics.weights import Weights, linears
 
 
-def main(model: Path, layers: Literal["all", "attention"], svd: Path, threads: int, work: Path) -> None:
+def main(model: Path, layers: str, svd: Path, threads: int, work: Path) -> None:
     """Write the folder `svd`, one file a linear layer of the text decoder in `model`; those done survive a kill."""
     torch.set_num_threads(threads)
     weights, folder = Weights(model), work / "svd"

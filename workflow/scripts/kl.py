@@ -11,24 +11,40 @@ DECISIONS = ["fraction", "probe_kind", *gather.MEME, "p_hateful", "ref_p_hateful
 
 
 def main(
-    traces: list[Path], responses: list[Path], runs: list[Path], data: list[Path], table: Path, resamples: int
+    traces: list[Path],
+    responses: list[Path],
+    runs: list[Path],
+    data: list[Path],
+    table: Path,
+    resamples: int,
+    parents: dict[str, str] | None = None,
+    traces_to_parent: list[Path] | None = None,
+    responses_to_parent: list[Path] | None = None,
 ) -> None:
-    """Write the analysis `kl` of the folders (or files) `traces` and `responses` of the runs and the base."""
+    """Write the analysis `kl` of the folders (or files) `traces` and `responses` of the runs and the base.
+
+    `parents` names, by method, the run it began at; those runs are measured against it too.
+    """
+    prompts, milestones = gather.prompts(data), gather.milestones(runs)
     pairs = list(kl.seed_pairs(traces))
+    frame = kl.measure(*read(traces, responses, milestones), pairs, prompts, milestones, resamples)
+    if parents:
+        found = read(traces_to_parent, responses_to_parent, milestones)
+        of_parent = pl.col("method").replace_strict(parents)
+        frame = pl.concat(
+            [frame, kl.measure(*found, [], prompts, milestones, resamples).with_columns(reference=of_parent)]
+        )
+    tables.write(frame, table, "kl")
+
+
+def read(traces: list[Path], responses: list[Path], milestones: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Sums over tokens, and decisions, of every response at all milestones of its run."""
     tokens = []
     for (method, seed), found in progress(gather.by_run(traces).items(), "traces"):
         sums = gather.finite_sums(kl.per_response(gather.scan(found, "traces")), found, "traces")
         tokens.append(gather.labelled(sums, method, seed))
-    milestones = gather.milestones(runs)
-    frame = kl.measure(
-        gather.whole(pl.concat(tokens), milestones, "traces"),
-        gather.whole(gather.frames(responses, "responses", DECISIONS), milestones, "responses"),
-        pairs,
-        gather.prompts(data),
-        milestones,
-        resamples,
-    )
-    tables.write(frame, table, "kl")
+    decisions = gather.frames(responses, "responses", DECISIONS)
+    return gather.whole(pl.concat(tokens), milestones, "traces"), gather.whole(decisions, milestones, "responses")
 
 
 if __name__ == "__main__":

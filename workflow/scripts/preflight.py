@@ -8,7 +8,8 @@ import torch
 from transformers import Trainer
 from trl import GRPOTrainer
 
-from memedynamics import tables
+from memedynamics import modes, tables
+from memedynamics.callbacks import Policy
 from memedynamics.config import Sampling
 from memedynamics.entropy_minimisation import EntropyTrainer
 from memedynamics.examples import correct_samples, training_rows
@@ -17,6 +18,7 @@ from memedynamics.invariants import TOLERANCE, measure, one_step, require
 from memedynamics.job import run
 from memedynamics.methods import EntropyMinimisation, Matched, Trained
 from memedynamics.rewards import reward_functions
+from memedynamics.starting import PUT_ON, starting_policy
 from memedynamics.training import trainer, trainer_config
 from memedynamics.vlm import load_model, load_processor
 
@@ -36,11 +38,14 @@ def main(
     work: Path,
     rewards: dict[str, float] | None = None,
     sampling: Sampling | None = None,
+    start: Path | None = None,
 ) -> None:
-    """Check the trainer's arguments, then every invariant; write {invariant: {value, tolerance, ok}}."""
+    """Check adapter and trainer arguments, then every invariant; write {invariant: {value, tolerance, ok}}."""
     torch.set_num_threads(threads)
     kind, base, args = method.kind, matched.base, {**matched.training, **method.args}
     fixed = {"dtype": base.dtype, "sampling": sampling, "weights": rewards}
+    adapter = method.adapter or matched.adapter
+    modes.check(adapter, args)
     trainer_config(kind, args, work, **fixed)
     pairs, memes = tables.read(preferences, "preferences"), tables.read(data, "data")
     rows = training_rows(pairs, memes, matched.prompt, matched.question, "paired").head(MEMES)
@@ -53,13 +58,20 @@ def main(
         # Without its gate, which would leave out responses that prove as much.
         on_policy = partial(EntropyTrainer, objective=method.objective, label_gated=False, prompt=matched.prompt)
 
-    def made() -> Trainer:
+    def begun() -> Policy:
+        # Adapters that the trainer itself puts on go on the base at hand.
+        if start is None and adapter.kind in PUT_ON:
+            return policy
+        return starting_policy(model, base, adapter, start, method.reference)
+
+    def made(beginning: Policy) -> Trainer:
         config = trainer_config(kind, one_step(kind, args, len(examples)), work, **fixed).set_save("no")
         graders = reward_functions(rewards or {}, matched.prompt)
-        return trainer(config, policy, processor, examples, method.adapter or matched.adapter, graders, None, on_policy)
+        given = (config, beginning, processor, examples, adapter, graders, None, on_policy)
+        return trainer(*given, reference=method.reference)
 
-    found = {}
-    for name, invariant in measure(few, policy, made, work / "adapter", TOLERANCE[base.dtype]):
+    found, away = {}, start is not None and method.reference == "base"
+    for name, invariant in measure(few, policy, begun, made, work / "milestone", TOLERANCE[base.dtype], away):
         require(name, invariant, kind, base.dtype)
         found[name] = {**invariant._asdict(), "ok": invariant.ok}
     report.write_text(json.dumps(found, indent=2) + "\n")

@@ -1,6 +1,6 @@
 """A run's own responses: to some val memes at every milestone, to all held-out memes at the last one.
 
-Fraction 0 is not sampled: there a run that starts at the base answers as the base does.
+Fraction 0 of a run that starts at the base is not sampled: there it answers as the base does.
 """
 
 import json
@@ -13,7 +13,7 @@ from memedynamics import sampling as drawing
 from memedynamics.batching import shard
 from memedynamics.config import BaseModelConfig, OwnSamples, Sampling
 from memedynamics.job import progress, run
-from memedynamics.milestones import label
+from memedynamics.milestones import label, scored
 from memedynamics.parts import Parts
 from memedynamics.prompts import Prompt
 
@@ -40,7 +40,7 @@ def main(
     """Batches on disk are not drawn again: a killed job loses at most one."""
     torch.set_num_threads(threads)
     record = json.loads(run.read_text())
-    saved = [fraction for fraction in fractions if fraction and label(fraction) in record["steps"]]
+    saved = scored(fractions, record)
     memes = [frame for frame in (tables.read(path, "data") for path in data) if len(frame)]
     batches = shard(drawing.policy_batches(memes, own, sampling, saved, in_domain), scatteritem)
     parts = Parts(work, "drawn")

@@ -22,7 +22,6 @@ BASE = {"kind": "base", "steps": {"0": 0}}
 
 def main(
     model: Path,
-    probes: Path,
     data: list[Path],
     traces: Path,
     responses: Path,
@@ -35,20 +34,27 @@ def main(
     pair_rule: Literal["paired", "seed"],
     threads: int,
     work: Path,
+    probes: Path | None = None,
     milestones: Path | None = None,
     run: Path | None = None,
     own: Path | None = None,
+    parent: Path | None = None,
 ) -> None:
-    """Without `milestones` it is the base against itself through the other code path: the noise floor."""
+    """Without `milestones` it is the base against itself through the other code path: the noise floor.
+
+    With `parent`, the samples of the run that this one began at, the reference is that run: its own fraction 0.
+    """
     torch.set_num_threads(threads)
     record = json.loads(run.read_text()) if run else BASE
-    fractions = scored(fractions, record)
+    fractions = [f for f in scored(fractions, record) if f or not parent]
     drawn = tables.read(own, "samples") if own else None
-    one_at_a_time = record["kind"] == "full"
-    passes = score_plan.passes(tables.read(probes, "probes"), drawn, fractions, one_at_a_time, pair_rule)
+    fixed = score_plan.of_parent(tables.read(parent, "samples"), drawn) if parent else tables.read(probes, "probes")
+    passes = score_plan.passes(fixed, drawn, fractions, record["kind"] == "full", pair_rule)
     batches = shard(score_plan.batches(passes, scoring.batch_size), scatteritem)
     sources = score_plan.sources(tables.read_all(data, "data", [*MEME, "image", "text"]), batches)
-    choose = policies.load(model, base, record["kind"], milestones, fractions)
+    choose = policies.load(model, base, record["kind"], milestones, [0.0, *fractions] if parent else fractions)
+    if parent:
+        choose = policies.against_start(choose)
     processor = vlm.load_processor(model)
     scorer = Scorer(choose, processor, prompt, Labels(processor.tokenizer, prompt), scoring.chunk, plainly=not run)
     finished = {traces: Parts(work, "traces"), responses: Parts(work, "responses")}

@@ -33,7 +33,7 @@ def main(
     """Write the analysis `summary`; `kinds` is each method's kind in the study file's order."""
     found = {
         "accuracy": tables.read(accuracy, "accuracy"),
-        "kl": tables.read(kl, "kl"),
+        "kl": tables.read(kl, "kl").filter(pl.col("reference") == gather.BASE),
         "likelihood": tables.read(likelihood, "likelihood"),
         "spectrum": tables.read(spectrum, "spectrum"),
         "sharpe": tables.read(sharpe, "sharpe"),

@@ -8,8 +8,9 @@ from memedynamics import runs, tables
 from memedynamics.examples import training_rows
 from memedynamics.job import run
 from memedynamics.methods import Matched, TrainedMethod
+from memedynamics.starting import starting_policy
 from memedynamics.training import trainer, trainer_config
-from memedynamics.vlm import load_model, load_processor
+from memedynamics.vlm import load_processor
 
 
 def main(
@@ -26,6 +27,7 @@ def main(
     seed: int,
     threads: int,
     work: Path,
+    start: Path | None = None,
 ) -> None:
     """Train with TRL's DPOTrainer and write the run's artefacts."""
     torch.set_num_threads(threads)
@@ -34,8 +36,8 @@ def main(
     rows = training_rows(pairs, memes, matched.prompt, matched.question, "paired")
     args = {**matched.training, **method.args}
     config = trainer_config("dpo", args, work / "checkpoints", seed, matched.base.dtype)
-    policy = load_model(model, matched.base.dtype, matched.base.attn_implementation)
     adapter, hooks = method.adapter or matched.adapter, runs.hooks(method.kind, config, fractions, work, run)
+    policy = starting_policy(model, matched.base, adapter, start)
     made = trainer(config, policy, load_processor(model), rows, adapter, hooks=hooks)
     runs.carry_out(made, rows, fractions, work, outputs)
 

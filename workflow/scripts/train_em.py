@@ -14,8 +14,9 @@ from memedynamics.job import run
 from memedynamics.methods import EntropyMinimisation, Matched
 from memedynamics.rewards import reward_functions
 from memedynamics.rollouts import recorded
+from memedynamics.starting import starting_policy
 from memedynamics.training import trainer, trainer_config
-from memedynamics.vlm import load_model, load_processor
+from memedynamics.vlm import load_processor
 
 
 def main(
@@ -35,6 +36,7 @@ def main(
     seed: int,
     threads: int,
     work: Path,
+    start: Path | None = None,
 ) -> None:
     """Train with GRPO's loop and write the run's artefacts; rewards are only recorded."""
     torch.set_num_threads(threads)
@@ -47,8 +49,8 @@ def main(
     graders = recorded(reward_functions(rewards, matched.prompt), config, work / "rollouts")
     gated = {"objective": method.objective, "label_gated": method.label_gated}
     minimiser = partial(EntropyTrainer, **gated, prompt=matched.prompt)
-    policy = load_model(model, matched.base.dtype, matched.base.attn_implementation)
     adapter, hooks = method.adapter or matched.adapter, runs.hooks(method.kind, config, fractions, work, run)
+    policy = starting_policy(model, matched.base, adapter, start)
     made = trainer(config, policy, load_processor(model), rows, adapter, graders, hooks, minimiser)
     runs.carry_out(made, rows, fractions, work, outputs)
 

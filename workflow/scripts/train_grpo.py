@@ -1,19 +1,19 @@
-"""Group relative policy optimisation (DeepSeekMath, 2402.03300) on the rewards of fresh completions."""
+"""Group relative policy optimisation (DeepSeekMath, 2402.03300) and its variants on rewards of fresh completions."""
 
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from memedynamics import runs, tables
+from memedynamics import graders, runs, tables
 from memedynamics.config import Sampling
 from memedynamics.examples import training_rows
 from memedynamics.job import run
 from memedynamics.methods import Matched, TrainedMethod
-from memedynamics.rewards import reward_functions
 from memedynamics.rollouts import recorded
+from memedynamics.starting import starting_policy
 from memedynamics.training import trainer, trainer_config
-from memedynamics.vlm import load_model, load_processor
+from memedynamics.vlm import load_processor
 
 
 def main(
@@ -33,6 +33,8 @@ def main(
     seed: int,
     threads: int,
     work: Path,
+    start: Path | None = None,
+    reward_model: Path | None = None,
 ) -> None:
     """Train with TRL's GRPOTrainer and write the run's artefacts, every rollout included."""
     torch.set_num_threads(threads)
@@ -40,11 +42,14 @@ def main(
     pairs, memes = tables.read(preferences, "preferences"), tables.read(data, "data")
     rows = training_rows(pairs, memes, matched.prompt, matched.question, method.prompts_of(train_prompts))
     args = {**matched.training, **method.args}
-    config = trainer_config("grpo", args, work / "checkpoints", seed, matched.base.dtype, sampling, rewards)
-    graders = recorded(reward_functions(rewards, matched.prompt), config, work / "rollouts")
-    policy = load_model(model, matched.base.dtype, matched.base.attn_implementation)
+    weights = graders.weights(method, rewards)
+    config = trainer_config(method.kind, args, work / "checkpoints", seed, matched.base.dtype, sampling, weights)
     adapter, hooks = method.adapter or matched.adapter, runs.hooks(method.kind, config, fractions, work, run)
-    made = trainer(config, policy, load_processor(model), rows, adapter, graders, hooks)
+    policy, processor = starting_policy(model, matched.base, adapter, start, method.reference), load_processor(model)
+    functions = graders.functions(method, rewards, matched, policy, processor, model, reward_model)
+    functions = recorded(functions, config, work / "rollouts")
+    made = trainer(config, policy, processor, rows, adapter, functions, hooks, reference=method.reference)
+    made.extra_forwards = int(method.reward == "model")
     runs.carry_out(made, rows, fractions, work, outputs)
 
 

@@ -9,8 +9,9 @@ from memedynamics import runs, tables
 from memedynamics.examples import correct_samples, training_rows
 from memedynamics.job import run
 from memedynamics.methods import Matched, TrainedMethod
+from memedynamics.starting import starting_policy
 from memedynamics.training import trainer, trainer_config
-from memedynamics.vlm import load_model, load_processor
+from memedynamics.vlm import load_processor
 
 
 def main(
@@ -29,6 +30,7 @@ def main(
     threads: int,
     work: Path,
     train_prompts: Literal["paired", "all"] = "paired",
+    start: Path | None = None,
 ) -> None:
     """Train with TRL's SFTTrainer and write the run's artefacts."""
     torch.set_num_threads(threads)
@@ -38,8 +40,8 @@ def main(
     rows = correct_samples(rows, tables.read(samples, "samples", ["id", "sample", "text", "correct", "format_ok"]))
     args = {**matched.training, **method.args}
     config = trainer_config("rft", args, work / "checkpoints", seed, matched.base.dtype)
-    policy = load_model(model, matched.base.dtype, matched.base.attn_implementation)
     adapter, hooks = method.adapter or matched.adapter, runs.hooks(method.kind, config, fractions, work, run)
+    policy = starting_policy(model, matched.base, adapter, start)
     made = trainer(config, policy, load_processor(model), rows, adapter, hooks=hooks)
     runs.carry_out(made, rows, fractions, work, outputs)
 

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on the chosen responses."""
+"""Supervised fine-tuning on the chosen responses, or on what the method names as its target."""
 
 from pathlib import Path
 
@@ -8,8 +8,10 @@ from memedynamics import runs, tables
 from memedynamics.examples import training_rows
 from memedynamics.job import run
 from memedynamics.methods import Matched, TrainedMethod
+from memedynamics.starting import starting_policy
+from memedynamics.targets import targeted
 from memedynamics.training import trainer, trainer_config
-from memedynamics.vlm import load_model, load_processor
+from memedynamics.vlm import load_processor
 
 
 def main(
@@ -26,16 +28,18 @@ def main(
     seed: int,
     threads: int,
     work: Path,
+    start: Path | None = None,
 ) -> None:
     """Train with TRL's SFTTrainer and write the run's artefacts."""
     torch.set_num_threads(threads)
     outputs = {"milestones": milestones, "history": history, "rollouts": rollouts, "run": run}
     pairs, memes = tables.read(preferences, "preferences"), tables.read(data, "data")
     rows = training_rows(pairs, memes, matched.prompt, matched.question, "paired")
+    rows = targeted(rows, memes, matched.prompt, method.target)
     args = {**matched.training, **method.args}
     config = trainer_config("sft", args, work / "checkpoints", seed, matched.base.dtype)
-    policy = load_model(model, matched.base.dtype, matched.base.attn_implementation)
     adapter, hooks = method.adapter or matched.adapter, runs.hooks(method.kind, config, fractions, work, run)
+    policy = starting_policy(model, matched.base, adapter, start)
     made = trainer(config, policy, load_processor(model), rows, adapter, hooks=hooks)
     runs.carry_out(made, rows, fractions, work, outputs)
 

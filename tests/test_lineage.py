@@ -1,0 +1,89 @@
+"""Methods that are made of others: parents, seeds, and what is refused."""
+
+import pytest
+
+from memedynamics import lineage
+from memedynamics.errors import InputError
+from memedynamics.study import load_study, plain
+
+SEEDS = [4, 7]
+STUDY = {
+    "study": "s",
+    "base_model": {"source": "demo"},
+    "datasets": {"p": {"reader": "pictograms"}},
+    "in_domain": "p",
+    "seeds": SEEDS,
+    "adapter": {"r": 4},
+}
+DPO = {"kind": "dpo", "reference": "parent"}
+
+
+def study(**methods):
+    return load_study(STUDY | {"methods": methods})
+
+
+def test_a_curriculum_is_one_line_a_method():
+    found = study(sft={"kind": "sft"}, then={**DPO, "from": "sft"}, last={"kind": "sft", "from": "then"})
+    assert [lineage.parents(method) for method in found.methods.values()] == [[], ["sft"], ["then"]]
+    assert plain(found)["methods"]["then"]["from"] == "sft"
+
+
+def test_runs_of_one_seed_are_made_of_runs_of_that_seed():
+    """A merge of checkpoints trained elsewhere has one run; one with a training among its parents has all seeds."""
+    outside = {"kind": "external", "path": "x"}
+    merge = {"kind": "merge", "how": "linear"}
+    found = study(
+        sft={"kind": "sft"}, a=outside, b=outside,
+        apart={**merge, "of": ["a", "b"]}, mixed={**merge, "of": ["a", "sft"]}, again={**merge, "of": ["apart", "a"]},
+    )  # fmt: skip
+    assert {name: lineage.seeds(found, name) for name in found.methods} == {
+        "sft": SEEDS, "a": [0], "b": [0], "apart": [0], "mixed": SEEDS, "again": [0],
+    }  # fmt: skip
+    assert [lineage.seed_of(found, name, 7) for name in ("sft", "a")] == [7, 0]
+
+
+@pytest.mark.parametrize(
+    ("methods", "words"),
+    [
+        ({"x": {"kind": "sft", "from": "stf"}, "sft": {"kind": "sft"}}, "methods.x.from: no method 'stf'; .* 'sft'"),
+        ({"x": {"kind": "sft", "from": "x"}}, "methods.x.from: a cycle, x → x; break it"),
+        (
+            {"a": {"kind": "sft", "from": "c"}, "b": {"kind": "sft", "from": "a"}, "c": {"kind": "sft", "from": "b"}},
+            "methods.a.from: a cycle, a → b → c → a; break it",
+        ),
+        ({"m": {"kind": "merge", "how": "linear", "of": ["m", "s"]}, "s": {"kind": "sft"}}, "methods.m.of: a cycle"),
+        (
+            {"a": {"kind": "sft", "adapter": {"r": 8}}, "b": {"kind": "sft", "from": "a"}},
+            r"methods.b.from: a has another adapter \(r\)",
+        ),
+        (
+            {"a": {"kind": "sft", "adapter": {"kind": "full"}}, "b": {"kind": "sft", "from": "a"}},
+            "methods.b.from: a is full weights; set adapter.kind to fit",
+        ),
+        (
+            {
+                "a": {"kind": "sft", "adapter": {"kind": "prefix"}},
+                "b": {"kind": "sft"},
+                "m": {"kind": "merge", "how": "ties", "of": ["a", "b"]},
+            },
+            "methods.m.of: a changes no weight",
+        ),
+        ({"a": {"kind": "sft"}, "b": {"kind": "dpo", "from": "a"}}, "reference is missing: .* base or parent"),
+        ({"a": {"kind": "dpo", "reference": "parent"}}, "reference 'parent' does not fit a dpo method; .* `from`"),
+        ({"a": {"kind": "grpo", "backend": "llamafactory"}}, "backend 'llamafactory' does not fit a grpo method"),
+        ({"a": {"kind": "dpo", "pairs": "judge"}}, "methods.a.pairs is judge, but the study has no judge"),
+        ({"a": {"kind": "grpo", "reward": "model"}}, "methods.a.reward is model, but there is none"),
+        ({"a": {"kind": "dpo", "target": "answer"}}, "target 'answer' does not fit a dpo method"),
+        (
+            {"a": {"kind": "sft"}, "m": {"kind": "merge", "how": "slerp", "of": ["a", "b", "c"]}},
+            "of: slerp runs between two methods, 3 are named",
+        ),
+        (
+            {"a": {"kind": "sft"}, "m": {"kind": "merge", "how": "ties", "of": ["a", "b"], "weights": [1]}},
+            "weights: 1 for 2 methods",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(methods, words):
+    with pytest.raises(InputError, match=words):
+        study(**methods)

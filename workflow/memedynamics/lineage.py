@@ -1,0 +1,77 @@
+"""Which runs are made of which: methods that begin at another's end (`from`) and merges, checked before any job.
+
+Runs of one seed are made of runs of that seed; a checkpoint trained elsewhere stands for every seed.
+"""
+
+import difflib
+
+from memedynamics.config import Study
+from memedynamics.errors import InputError
+from memedynamics.methods import SOFT, ExternalMethod, Method, TrainedMethod
+
+
+def parents(method: Method) -> list[str]:
+    """The methods that `method` is made of: none, the one it begins at, or those it merges."""
+    start = getattr(method, "start", None)
+    return [start] if start else list(getattr(method, "of", []))
+
+
+def seeds(study: Study, name: str) -> list[int]:
+    """The seeds of the runs of method `name`; 0 alone where no training of the study is in it."""
+    method = study.methods[name]
+    if isinstance(method, TrainedMethod):
+        return study.seeds
+    return study.seeds if any(seeds(study, parent) != [0] for parent in parents(method)) else [0]
+
+
+def seed_of(study: Study, parent: str, seed: int) -> int:
+    """The seed of the run of `parent` that goes into a run of `seed`."""
+    return seed if seed in seeds(study, parent) else 0
+
+
+def check(study: Study) -> None:
+    """Raise InputError where a method is made of unknown ones, of itself, or of what it cannot be made of."""
+    for name, method in study.methods.items():
+        key = "from" if isinstance(method, TrainedMethod) else "of"
+        for parent in parents(method):
+            if parent not in study.methods:
+                near = difflib.get_close_matches(parent, study.methods, n=1, cutoff=0.0)[0]
+                raise InputError(f"study file: methods.{name}.{key}: no method {parent!r}; did you mean {near!r}?")
+        _check_cycle(study, name, key)
+    for name, method in study.methods.items():
+        for parent in parents(method):
+            if reason := _misfit(study, method, study.methods[parent]):
+                key = "from" if isinstance(method, TrainedMethod) else "of"
+                raise InputError(f"study file: methods.{name}.{key}: {parent} {reason}")
+
+
+def _check_cycle(study: Study, name: str, key: str) -> None:
+    path, waiting = [name], [[name, parent] for parent in parents(study.methods[name])]
+    while waiting:
+        path = waiting.pop()
+        if path[-1] == name:
+            raise InputError(f"study file: methods.{name}.{key}: a cycle, {' → '.join(reversed(path))}; break it")
+        if path[-1] not in path[:-1]:
+            waiting += [[*path, parent] for parent in parents(study.methods[path[-1]])]
+
+
+def is_full(study: Study, method: Method) -> bool:
+    """Whether the run's milestones are full weights; a checkpoint trained elsewhere is looked at when imported."""
+    if not isinstance(method, TrainedMethod):
+        return not isinstance(method, ExternalMethod)
+    return (method.adapter or study.adapter).kind == "full"
+
+
+def _misfit(study: Study, method: Method, parent: Method) -> str:
+    """Why `method` cannot be made of `parent`; empty where it can."""
+    if not isinstance(method, TrainedMethod):
+        soft = isinstance(parent, TrainedMethod) and (parent.adapter or study.adapter).kind in SOFT
+        return "changes no weight (prompt and prefix tuning), so there is nothing to merge" if soft else ""
+    own = method.adapter or study.adapter
+    if isinstance(parent, ExternalMethod):
+        return ""
+    if is_full(study, parent) != (own.kind == "full"):
+        return f"{'is' if is_full(study, parent) else 'is not'} full weights; set adapter.kind to fit"
+    theirs = (parent.adapter or study.adapter) if isinstance(parent, TrainedMethod) else own
+    differ = [key for key in type(own).model_fields if getattr(own, key) != getattr(theirs, key)]
+    return f"has another adapter ({', '.join(differ)}): what it learnt goes on in the same one" if differ else ""

@@ -1,0 +1,112 @@
+"""A run trained by LLaMA-Factory, from the same start and into the same artefacts as any other run.
+
+The adapter is made here as TRL's trainers make it and handed over; what comes back are the same tensors, trained, under
+the config that this project's PEFT wrote. History keeps LLaMA-Factory's own names, which are TRL's where both log a
+thing; it counts tokens as num_input_tokens_seen.
+"""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import torch
+import yaml
+from peft import PeftModel, get_peft_model
+from safetensors.torch import load_file
+from transformers import PreTrainedModel, set_seed
+
+from memedynamics import callbacks, llamafactory_data, runs, tables
+from memedynamics.adapters import peft_config
+from memedynamics.config import Adapter
+from memedynamics.errors import InputError
+from memedynamics.milestones import steps
+from memedynamics.vlm import load_processor
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+def begin(policy: PreTrainedModel | PeftModel, adapter: Adapter, seed: int, folder: Path) -> PeftModel:
+    """The policy as training finds it, its adapter saved in `folder`: fresh as TRL would make it, or where it began."""
+    if not isinstance(policy, PeftModel):
+        set_seed(seed)  # TRL seeds right before PEFT draws the factors
+        policy = get_peft_model(policy, peft_config(policy, adapter))
+    callbacks.save(policy, folder)
+    return policy
+
+
+def facts(policy: PeftModel) -> dict[str, object]:
+    """Parameters of the text decoder, which operations are counted from, and of the adapter; where the run starts."""
+    trainable = sum(p.numel() for p in policy.parameters() if p.requires_grad)
+    starts_at = getattr(policy, "starts_at", "base")
+    return {"decoder": runs.decoder_parameters(policy), "trainable": trainable, "starts_at": starts_at}
+
+
+def write_inputs(
+    kind: str, rows: pl.DataFrame, policy: PeftModel, model: Path, fractions: list[float], work: Path
+) -> None:
+    """Write the datasets and the entry's settings into `work`."""
+    processor = load_processor(model)
+    shape = llamafactory_data.template(policy.get_base_model(), processor)
+    llamafactory_data.write_dataset(rows, shape["between"], work / "data")
+    batch = llamafactory_data.expected(kind, rows, processor, shape["end"], work)
+    llamafactory_data.write_settings(work / "settings.json", shape, batch, fractions, work / "milestones")
+
+
+def write_arguments(given: dict[str, object], output: Path, file: Path) -> None:
+    """Write LLaMA-Factory's arguments, with the newest whole checkpoint in `output` where there is one."""
+    output.mkdir(parents=True, exist_ok=True)
+    if checkpoint := callbacks.newest_checkpoint(output):
+        given = {**given, "resume_from_checkpoint": str(checkpoint)}
+    file.write_text(yaml.safe_dump(given, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def write(
+    kind: str, rows: pl.DataFrame, known: dict[str, object], fractions: list[float], work: Path, output: dict[str, Path]
+) -> None:
+    """Write the artefacts of the finished run in `work` to `output` (milestones, history, rollouts, run)."""
+    state = json.loads((work / "checkpoints/trainer_state.json").read_text())
+    saved = steps(fractions, state["max_steps"])
+    for step in set(saved.values()):
+        adopt(work / "milestones" / str(step), work / "adapter", fresh=step == 0)
+    runs.collect(saved, work / "milestones", output["milestones"])
+    tables.write(runs.history(state["log_history"]), output["history"], "history")
+    tables.write(tables.SCHEMAS["rollouts"].empty_table(), output["rollouts"], "rollouts")
+    output["run"].write_text(json.dumps(summary(kind, rows, known, state, saved), indent=2) + "\n")
+
+
+def adopt(folder: Path, start: Path, fresh: bool) -> None:
+    """Give the adapter in `folder` the config of `start`, the one training began at.
+
+    Raises InputError where it holds other tensors, or as the run's `fresh` start other values: then LLaMA-Factory did
+    not train the adapter that it was given.
+    """
+    found, begun = load_file(folder / WEIGHTS), load_file(start / WEIGHTS)
+    shapes = [{name: tensor.shape for name, tensor in tensors.items()} for tensors in (found, begun)]
+    if shapes[0] != shapes[1] or (fresh and not all(torch.equal(found[name], begun[name]) for name in begun)):
+        raise InputError(f"{folder}: is not the adapter that LLaMA-Factory was given to train; use backend trl")
+    for extra in set(folder.iterdir()) - {folder / WEIGHTS}:
+        extra.unlink()
+    (folder / CONFIG).write_bytes((start / CONFIG).read_bytes())
+
+
+def summary(
+    kind: str, rows: pl.DataFrame, known: dict[str, object], state: dict, saved: dict[str, int]
+) -> dict[str, object]:
+    """What run.json says, as `runs.summary` has it; operations as `runs.flops` counts them for SFT and DPO."""
+    seen = [entry["num_input_tokens_seen"] for entry in state["log_history"] if "num_input_tokens_seen" in entry]
+    forward = 2.0 * known["decoder"] * int(seen[-1])
+    return {
+        "kind": "adapter",
+        "reference": "base",
+        "starts_at": known["starts_at"],
+        "backend": "llamafactory",
+        "total_steps": state["max_steps"],
+        "steps": saved,
+        "num_prompts": rows["id"].n_unique(),
+        "epochs": state["epoch"],
+        "tokens": int(seen[-1]),
+        "flops": forward * (3 if kind == "dpo" else 2),
+        "trainable_parameters": known["trainable"],
+        "label_balance": rows["label"].mean(),
+        "mean_num_correct": rows["num_correct"].mean(),
+    }

@@ -1,0 +1,78 @@
+"""What a study may combine: adapter, options, optimiser and trainer arguments, checked before anything is loaded.
+
+Refused is what breaks an invariant of the study, each with its reason:
+1. Initialisations that change the base weights (PiSSA 2404.02948, OLoRA 2406.01775, CorDA 2406.05223, LoftQ
+   2310.08659, LoRA-GA 2407.05000): with the adapter off the policy is no longer the base. That is the reference of DPO,
+   KTO and GRPO, and of every KL in the analyses, whatever the objective.
+2. Initialisations away from the base (B ≠ 0), and those that need data the trainers do not hand on (EVA 2410.07170).
+3. Optimisers that project gradients of whole matrices (GaLore 2403.03507, APOLLO 2412.05270) on adapters: LoRA's
+   factors are of low rank already, IA³ and prompts have no matrices. And layer-wise ones, whose state no checkpoint
+   holds.
+4. What TRL refuses for pictures: packing, padding-free batches, reference log-probabilities computed beforehand.
+"""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+from memedynamics import layers
+from memedynamics.errors import InputError
+from memedynamics.methods import LORA, Adapter
+
+# Initialisations under which a fresh adapter changes nothing and the base stays what it is.
+NEUTRAL = (True, "gaussian")
+PROJECTED = ("galore", "apollo")
+PACKAGES = {"galore": "galore_torch", "apollo": "apollo_torch", "8bit": "bitsandbytes", "paged": "bitsandbytes"}
+TEXT_ALONE = {
+    "packing": "rows with pictures are not packed",
+    "eval_packing": "rows with pictures are not packed",
+    "padding_free": "batches with pictures are padded",
+    "precompute_ref_log_probs": "rows with pictures carry no log-probabilities",
+}
+_AWAY = "the policy would not start at the base to the last bit"
+_CHANGES = (
+    "changes the base weights, so that with the adapter off the policy is no longer the base: the reference of DPO, "
+    "KTO and GRPO, and of every KL"
+)
+
+
+def check(adapter: Adapter, args: Mapping[str, object]) -> None:
+    """Raise InputError where `adapter`, or the trainer arguments `args` with it, break an invariant; with the reason.
+
+    `args` are those of a method, merged over the study's `training`.
+    """
+    layers.check(adapter.layers)
+    _initialisation(adapter)
+    for name, reason in TEXT_ALONE.items():
+        if args.get(name):
+            raise InputError(f"trainer argument {name}: TRL cannot for vision data ({reason}); remove it")
+    _optimiser(str(args.get("optim", "")), adapter.kind)
+    if adapter.kind == "qlora" and find_spec("bitsandbytes") is None:
+        raise InputError("adapter.kind: qlora needs the package bitsandbytes; install it or choose lora")
+
+
+def _initialisation(adapter: Adapter) -> None:
+    if adapter.kind == "full" and adapter.options:
+        raise InputError(f"adapter.options.{next(iter(adapter.options))}: full weights have no adapter; remove it")
+    given = adapter.options.get("init_lora_weights", True)
+    if adapter.kind in LORA and given not in NEUTRAL:
+        why = _AWAY if given in (False, "orthogonal") else _CHANGES
+        why = "is drawn from data that the trainers do not hand on" if str(given).startswith("eva") else why
+        raise InputError(f"adapter.options.init_lora_weights {given!r}: {why}; remove it")
+    if adapter.options.get("loftq_config"):
+        raise InputError(f"adapter.options.loftq_config: {_CHANGES}; remove it")
+    if adapter.options.get("init_ia3_weights", True) is not True:
+        raise InputError(f"adapter.options.init_ia3_weights: {_AWAY}; remove it")
+
+
+def _optimiser(optim: str, kind: str) -> None:
+    if optim.startswith(PROJECTED):
+        if kind != "full":
+            raise InputError(
+                f"trainer argument optim: {optim} projects the gradients of whole weight matrices, of which {kind} "
+                "trains none; use adapter.kind full, or another optim"
+            )
+        if optim.endswith("layerwise"):
+            raise InputError(f"trainer argument optim: no checkpoint holds the state of {optim}; use another optim")
+    for mark, package in PACKAGES.items():
+        if mark in optim and find_spec(package) is None:
+            raise InputError(f"trainer argument optim: {optim} needs the package {package}; install it")

@@ -1,0 +1,75 @@
+"""A run as a folder to serve or to share: merged model, adapter, model card, and the check that it is the policy."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from memedynamics import adapters, export_card, policies, servable, tables, vlm
+from memedynamics.config import BaseModelConfig
+from memedynamics.export_card import Story
+from memedynamics.images import open_image
+from memedynamics.job import run
+from memedynamics.prompts import Prompt, user_text
+
+CHECKED = 4  # memes whose whole prompts the check compares
+
+
+def main(
+    model: Path,
+    milestones: Path,
+    run: Path,
+    data: list[Path],
+    analyses: list[Path],
+    folder: Path,
+    base: BaseModelConfig,
+    prompt: Prompt,
+    questions: dict[str, str],
+    recipe: dict[str, object],
+    shared: dict[str, object],
+    hub_datasets: dict[str, str],
+    in_domain: str,
+    method: str,
+    seed: int,
+    threads: int,
+) -> None:
+    """Write `folder` of the end of the run in `milestones`; `data` of all splits, `analyses` as far as there are any."""
+    torch.set_num_threads(threads)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    record, manifest = json.loads(run.read_text()), json.loads((model / "base.json").read_text())
+    soft = servable.is_soft(milestones / "1")
+    if not soft:
+        servable.write_model(model, milestones, run, partial)
+    if record["kind"] == "adapter":
+        servable.write_adapter(milestones / "1", partial / "adapter", export_card.hub_id(manifest))
+
+    memes = tables.read_all(data, "data").filter(dataset=in_domain, split="val").sort("id").head(CHECKED)
+    shown = [user_text(prompt, questions[in_domain], text) for text in memes["text"]]
+    inputs = servable.prompts(vlm.load_processor(model), list(zip(shown, map(open_image, memes["image"]), strict=True)))
+    choose = policies.load(model, base, record["kind"], milestones, [1.0])
+    policy, before = (list(servable.logits(choose(name), inputs)) for name in ("1", None))
+    del choose  # room for the exported model
+    if soft:
+        loaded = adapters.load_adapters(vlm.load_model(model, base.dtype), {"1": partial / "adapter"})
+    else:
+        loaded = vlm.load_model(partial, base.dtype, base.attn_implementation)
+    found = servable.compare(policy, before, servable.logits(loaded, inputs), base.dtype)
+    servable.refuse_unequal(found, milestones / "1")
+
+    study = str(tables.provenance.get("study", ""))
+    story = Story(study, method, seed, recipe, shared, record, manifest, hub_datasets, in_domain)
+    filled = export_card.values(story, data, analyses, found)
+    if not soft:
+        export_card.write_whole(partial, story, filled, base.dtype, export_card.example(prompt, questions[in_domain]))
+    if record["kind"] == "adapter":
+        export_card.write_adapter(partial / "adapter", story, filled, base.dtype, soft)
+    (partial / "check.json").write_text(json.dumps(found, indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+if __name__ == "__main__":
+    run(main)

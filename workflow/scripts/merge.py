@@ -1,0 +1,45 @@
+"""A merge of other runs as a run: the base plus a combination of their updates, milestones 0 and 1."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from memedynamics import external, merged_model, sources, tables
+from memedynamics.config import MergedMethod
+from memedynamics.job import run
+from memedynamics.merge_parents import open_parent
+
+
+def main(
+    model: Path,
+    parents: list[Path],
+    runs: list[Path],
+    milestones: Path,
+    history: Path,
+    rollouts: Path,
+    run: Path,
+    method: MergedMethod,
+    threads: int,
+) -> None:
+    """Merge the ends of `parents`, milestones of the runs of `runs` (run.json), both in the order of `method.of`."""
+    torch.set_num_threads(threads)
+    found = zip(method.of, parents, runs, strict=True)
+    opened = {name: open_parent(folder, record, model) for name, folder, record in found}
+    partial = milestones.with_name(f".{milestones.name}.partial")
+    for old in (partial, milestones):
+        shutil.rmtree(old, ignore_errors=True)
+    for label in ("0", "1"):
+        (partial / label).mkdir(parents=True)
+    sources.link(model, partial / "0")
+    recipe = merged_model.merge(model, method, opened, partial / "1")
+    partial.rename(milestones)
+    tables.write(tables.SCHEMAS["history"].empty_table(), history, "history")
+    tables.write(tables.SCHEMAS["rollouts"].empty_table(), rollouts, "rollouts")
+    record = external.record(milestones / "1", "full") | {"merge": recipe}
+    run.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,62 @@
+"""SFT or DPO by LLaMA-Factory, in its own environment, from the same start and into the same artefacts as by TRL."""
+
+from pathlib import Path
+
+import torch
+
+from memedynamics import llamafactory, llamafactory_process, llamafactory_run, tables
+from memedynamics.checkpoints import stored_dtype
+from memedynamics.examples import training_rows
+from memedynamics.job import run
+from memedynamics.llamafactory_data import PLACEHOLDERS
+from memedynamics.methods import Matched, TrainedMethod
+from memedynamics.starting import starting_policy
+from memedynamics.trainer_arguments import checked
+from memedynamics.training import trainer_config
+
+
+def main(
+    model: Path,
+    preferences: Path,
+    data: Path,
+    environment: Path,
+    milestones: Path,
+    history: Path,
+    rollouts: Path,
+    run: Path,
+    method: TrainedMethod,
+    matched: Matched,
+    fractions: list[float],
+    seed: int,
+    threads: int,
+    work: Path,
+    start: Path | None = None,
+) -> None:
+    """Train in a process of LLaMA-Factory's and write the run's artefacts."""
+    torch.set_num_threads(threads)
+    outputs = {"milestones": milestones, "history": history, "rollouts": rollouts, "run": run}
+    adapter, base, kind = method.adapter or matched.adapter, matched.base, method.kind
+    llamafactory.check(method, adapter.kind, base, stored_dtype(model))
+    python = llamafactory_process.interpreter(environment)
+    trl, own = llamafactory.split(kind, {**matched.training, **method.args})
+    config = trainer_config(kind, checked(kind, trl), work / "checkpoints", seed, base.dtype)
+    pairs, memes = tables.read(preferences, "preferences"), tables.read(data, "data")
+    rows = training_rows(pairs, memes, matched.prompt, matched.question, "paired")
+    found = starting_policy(model, base, adapter, start, method.reference)
+    policy = llamafactory_run.begin(found, adapter, seed, work / "adapter")
+    llamafactory_run.write_inputs(kind, rows, policy, model, fractions, work)
+    known = llamafactory_run.facts(policy)
+    del found, policy  # the device is LLaMA-Factory's now
+    torch.cuda.empty_cache()
+    parent = work / "adapter" if method.reference == "parent" else None
+    given = llamafactory.fixed(kind, model, work / "adapter", base, work / "data", work / "checkpoints", parent)
+    given = {**own, **llamafactory.arguments(config, trl), **given}
+    llamafactory_run.write_arguments(given, work / "checkpoints", work / "arguments.yaml")
+    variables = {**PLACEHOLDERS, "OMP_NUM_THREADS": str(threads), "HF_DATASETS_CACHE": str(work / "cache")}
+    files = (work / "arguments.yaml", work / "settings.json", work / "llamafactory.log")
+    llamafactory_process.train(python, *files, variables, kind.upper())
+    llamafactory_run.write(kind, rows, known, fractions, work, outputs)
+
+
+if __name__ == "__main__":
+    run(main)
