@@ -170,3 +170,35 @@ use rule accuracy as summary with:
         f"{ROOT}/benchmarks/summary.tsv"
     params:
         **task("summary", cfg={**BOOTSTRAP, "kinds": KINDS}, **FOLDERS),
+
+
+use rule accuracy as judgement with:
+    input:
+        judgements=rules.judge.output.judgements,
+        samples=rules.judge.input.samples,
+        data=[rules.judge.input.data],
+    output:
+        table=f"{ROOT}/analyses/judgement.parquet",
+    log:
+        f"{ROOT}/logs/judgement.log",
+    benchmark:
+        f"{ROOT}/benchmarks/judgement.tsv"
+    params:
+        **task("judgement", cfg={"resamples": STUDY.resamples}),
+
+
+use rule accuracy as merge_path with:
+    input:
+        extracts=[
+            f"{ROOT}/extracts/merge_path/{first}__{second}/seed{seed}.parquet" for first, second, seed in MERGE_PATHS
+        ],
+        runs=FOLDERS["runs"],
+        data=[f"{ROOT}/data/{IN_DOMAIN}/val.parquet"],
+    output:
+        table=f"{ROOT}/analyses/merge_path.parquet",
+    log:
+        f"{ROOT}/logs/merge_path.log",
+    benchmark:
+        f"{ROOT}/benchmarks/merge_path.tsv"
+    params:
+        **task("merge_path", cfg={"pairs": STUDY.merge_path.pairs, "resamples": STUDY.resamples}),

@@ -13,6 +13,7 @@ from memedynamics.failures import print_failures
 from memedynamics.fingerprint import fingerprint, user_files
 from memedynamics.methods import GRPO, ON_POLICY, WITHOUT_PAIRS, rule_of
 from memedynamics.milestones import label
+from memedynamics.judge_prompts import load_judge_prompt
 from memedynamics.prompts import load_prompt
 from memedynamics.study import TRIAL_ROWS, check_questions, load_study, plain, warnings_of
 
@@ -21,6 +22,10 @@ try:
     STUDY = load_study(config)
     PROMPT = load_prompt(Path(workflow.basedir, "config/prompts", f"{STUDY.prompt}.yaml"))
     check_questions(STUDY, PROMPT)
+    JUDGE = STUDY.judge
+    JUDGE_PROMPT = (
+        plain(load_judge_prompt(Path(workflow.basedir, "config/prompts", f"{JUDGE.prompt}.yaml"))) if JUDGE else None
+    )
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -50,6 +55,8 @@ ANY_METHOD = "|".join(STUDY.methods)
 
 wildcard_constraints:
     method="|".join(["base", *STUDY.methods]),
+    first=ANY_METHOD,
+    second=ANY_METHOD,
     seed="[0-9]+",
     dataset="|".join(STUDY.datasets),
     split="train|val|test",
@@ -159,7 +166,16 @@ DRAWING = {**ASKING, "sampling": without(plain(STUDY.sampling), "shards")}
 GRADING = {"prompt": ASKING["prompt"], "rewards": STUDY.rewards}
 LIKE_BASE = {key: plain(STUDY.sampling)[key] for key in ("temperature", "max_new_tokens")}
 TRAINED_ON = {"prompt": ASKING["prompt"], "question": QUESTIONS[IN_DOMAIN]}
+MATCHED = {"base": ASKING["base"], "adapter": plain(STUDY.adapter), "training": STUDY.training, **TRAINED_ON}
+REWARD_MODEL = plain(STUDY.reward_model) if STUDY.reward_model else None
+LLAMAFACTORY = ".environments/llamafactory.json"
 PREFERENCES = {"rule": STUDY.preferences.rule, **TRAINED_ON}
+JUDGING = {
+    "base": plain((JUDGE and JUDGE.model) or STUDY.base_model),
+    "judge_prompt": JUDGE_PROMPT,
+    "batch_size": JUDGE.batch_size if JUDGE else None,
+    **TRAINED_ON,
+}
 OWN = {"questions": QUESTIONS, "own": plain(STUDY.own_samples), "fractions": FRACTIONS, "in_domain": IN_DOMAIN}
 SCORE = {
     **ASKING,
@@ -171,7 +187,12 @@ SCORE = {
 MISSING = {name: [str(f) for f in files] for name in USED if (files := readers.missing_files(STUDY.datasets[name]))}
 FOUND = [name for name in USED if name not in MISSING]
 BETAS = {method: float(beta) for method, beta in trainer_argument(["dpo", "kto"], "beta", 0.1).items()}
-GROUPS = {method: int(size) for method, size in trainer_argument(ON_POLICY, "num_generations", 8).items()}
+# A forecast from the base samples is about the study's own rewards.
+GROUPS = {
+    method: int(size)
+    for method, size in trainer_argument(ON_POLICY, "num_generations", 8).items()
+    if STUDY.methods[method].reward == "rules"
+}
 BOOTSTRAP = {"resamples": STUDY.resamples, "in_domain": IN_DOMAIN}
 LIKELIHOOD = {"resamples": STUDY.resamples, "beta": BETAS, "pair_rule": STUDY.preferences.rule}
 REWARDS = {**BOOTSTRAP, "groups": GROUPS}
@@ -198,6 +219,7 @@ PREFETCH = {
     "source": plain(STUDY.base_model),
     "datasets": {name: plain(STUDY.datasets[name]) for name in USED},
     "methods": {name: plain(method) for name, method in STUDY.methods.items() if method.kind == "external"},
+    "judge": plain(JUDGE.model) if JUDGE and JUDGE.model else None,
 }
 # The demo's model is made from its memes; any other is what it is, whatever it is asked.
 DEMO = STUDY.base_model.source == "demo"
@@ -216,6 +238,8 @@ ANALYSES = [
     "entropy",
     "gradients",
     "summary",
+    *(["judgement"] if JUDGE else []),
+    *(["merge_path"] if STUDY.merge_path.pairs else []),
 ]
 # Where analyses find what they reduce: folders for the scripts, the same file by file for Snakemake.
 SCORED = ["base/seed0", *RUN_NAMES]
@@ -291,18 +315,70 @@ def made_of(wildcards):
     return found
 
 
+# Seeds at which a path of merges is followed: one where both ends were trained elsewhere.
+MERGE_PATHS = [
+    (first, second, seed)
+    for first, second in STUDY.merge_path.pairs
+    for seed in sorted({*lineage.seeds(STUDY, first), *lineage.seeds(STUDY, second)} - {0} or {0})
+]
+MERGE_PATH = {
+    **EXTRACT,
+    "questions": {IN_DOMAIN: QUESTIONS[IN_DOMAIN]},
+    "scoring": without(plain(STUDY.scoring), "shards"),
+    "memes": STUDY.merge_path.memes,
+    "in_domain": IN_DOMAIN,
+}
+
+
+def end_of(place, file):
+    """The `file` of the run at one end, `place`, of a path of merges."""
+
+    def found(wildcards):
+        name = wildcards[place]
+        return f"{ROOT}/runs/{name}/seed{lineage.seed_of(STUDY, name, int(wildcards.seed))}/{file}"
+
+    return found
+
+
+def export_cfg(wildcards):
+    """What export is told: how the run was made, for its card."""
+    return {
+        **ASKING,
+        "questions": QUESTIONS,
+        "recipe": plain(STUDY.methods[wildcards.method]),
+        "shared": {"adapter": plain(STUDY.adapter), "training": STUDY.training},
+        "hub_datasets": {name: STUDY.datasets[name].hub_id for name in USED if STUDY.datasets[name].hub_id},
+        "in_domain": IN_DOMAIN,
+    }
+
+
+def parents_of(file):
+    """The `file` of every run that a merge is made of."""
+
+    def found(wildcards):
+        seed = int(wildcards.seed)
+        parents = STUDY.methods[wildcards.method].of
+        return [f"{ROOT}/runs/{name}/seed{lineage.seed_of(STUDY, name, seed)}/{file}" for name in parents]
+
+    return found
+
+
 def own_samples_of_parent(wildcards):
     """What the run that this one began at answered itself."""
     parent = PARENTS[wildcards.method]
     return f"{ROOT}/samples/{parent}/seed{lineage.seed_of(STUDY, parent, int(wildcards.seed))}.parquet"
 
 
+def merge_cfg(wildcards):
+    """What merge is told."""
+    return {"method": plain(STUDY.methods[wildcards.method])}
+
+
 def preflight_cfg(wildcards):
     """What preflight is told; only methods that learn on-policy draw responses and grade them."""
     method = STUDY.methods[wildcards.method]
     drawing = {"sampling": LIKE_BASE, "rewards": STUDY.rewards} if method.kind in ON_POLICY else {}
-    matched = {"base": ASKING["base"], "adapter": plain(STUDY.adapter), "training": STUDY.training, **TRAINED_ON}
-    return {"method": plain(method), "matched": matched, **drawing}
+    return {"method": plain(method), "matched": MATCHED, **drawing}
 
 
 def train_cfg(wildcards):

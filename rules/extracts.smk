@@ -155,3 +155,31 @@ rule extract_spectrum:
         **task("extract_spectrum", cfg={"fractions": FRACTIONS, "settings": plain(STUDY.spectrum)}),
     shell:
         "python {params.script} {params.job:q} > {log} 2>&1"
+
+
+rule extract_merge_path:
+    input:
+        model=rules.base_model.output.model,
+        first=end_of("first", "milestones"),
+        first_run=end_of("first", "run.json"),
+        second=end_of("second", "milestones"),
+        second_run=end_of("second", "run.json"),
+        probes=rules.build_probes.output.probes,
+        data=[f"{ROOT}/data/{IN_DOMAIN}/val.parquet"],
+    output:
+        extract=f"{ROOT}/extracts/merge_path/{{first}}__{{second}}/seed{{seed}}.parquet",
+    log:
+        f"{ROOT}/logs/extract_merge_path/{{first}}__{{second}}/seed{{seed}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/extract_merge_path/{{first}}__{{second}}/seed{{seed}}.tsv"
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=grows(64000),
+        runtime=grows(240),
+    params:
+        **task("extract_merge_path", cfg=MERGE_PATH),
+    shell:
+        "python {params.script} {params.job:q} > {log} 2>&1"

@@ -120,3 +120,25 @@ use rule figure_accuracy as figure_summary with:
         f"{ROOT}/logs/figures/summary.log",
     params:
         **task("figure_summary", cfg={"notes": UNMATCHED}),
+
+
+use rule figure_accuracy as figure_judgement with:
+    input:
+        table=rules.judgement.output.table,
+    output:
+        figure=f"{ROOT}/figures/judgement.html",
+    log:
+        f"{ROOT}/logs/figures/judgement.log",
+    params:
+        **task("figure_judgement", cfg={"notes": UNMATCHED}),
+
+
+use rule figure_accuracy as figure_merge_path with:
+    input:
+        table=rules.merge_path.output.table,
+    output:
+        figure=f"{ROOT}/figures/merge_path.html",
+    log:
+        f"{ROOT}/logs/figures/merge_path.log",
+    params:
+        **task("figure_merge_path", cfg={"notes": UNMATCHED}),

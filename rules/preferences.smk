@@ -64,3 +64,54 @@ rule build_probes:
         **task("build_probes", cfg=TEXTS),
     shell:
         "python {params.script} {params.job:q} > {log} 2>&1"
+
+
+use rule base_model as judge_model with:
+    input:
+        model_files(JUDGE.model.source) if JUDGE and JUDGE.model else [],
+    output:
+        model=directory(f"{ROOT}/judge/model"),
+    log:
+        f"{ROOT}/logs/judge_model.log",
+    benchmark:
+        f"{ROOT}/benchmarks/judge_model.tsv"
+    params:
+        **task("base_model", cfg={"source": JUDGING["base"]}, rule="judge_model"),
+
+
+rule judge:
+    input:
+        model=rules.judge_model.output.model if JUDGE and JUDGE.model else rules.base_model.output.model,
+        preferences=rules.build_preferences.output.preferences,
+        samples=rules.build_preferences.input.samples,
+        data=rules.build_preferences.input.data,
+    output:
+        judgements=f"{ROOT}/judge/judgements.parquet",
+    log:
+        f"{ROOT}/logs/judge.log",
+    benchmark:
+        f"{ROOT}/benchmarks/judge.tsv"
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=grows(32000),
+        runtime=grows(240),
+    params:
+        **task("judge", cfg=JUDGING),
+    shell:
+        "python {params.script} {params.job:q} > {log} 2>&1"
+
+
+use rule build_preferences as judged_preferences with:
+    input:
+        judgements=rules.judge.output.judgements,
+        samples=rules.build_preferences.input.samples,
+        data=rules.build_preferences.input.data,
+    output:
+        preferences=f"{ROOT}/preferences/judged.parquet",
+    log:
+        f"{ROOT}/logs/judged_preferences.log",
+    params:
+        **task("judged_preferences", cfg=TRAINED_ON),

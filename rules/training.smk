@@ -87,6 +87,115 @@ use rule train_sft as train_rft with:
         **task("train_rft", cfg=train_cfg),
 
 
+use rule train_sft as train_kto with:
+    wildcard_constraints:
+        method=made_by("train_kto"),
+    params:
+        **task("train_kto", cfg=train_cfg),
+
+
+use rule train_sft as train_rloo with:
+    wildcard_constraints:
+        method=made_by("train_rloo"),
+    params:
+        **task("train_rloo", cfg=train_cfg),
+
+
+rule llamafactory_env:
+    input:
+        pins="envs/llamafactory.txt",
+    output:
+        environment=LLAMAFACTORY,
+    log:
+        f"{ROOT}/logs/llamafactory_env.log",
+    conda:
+        "../envs/llamafactory.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(60),
+    shell:
+        "python workflow/scripts/llamafactory_env.py {input.pins:q} {output.environment:q} {log:q} > {log:q} 2>&1"
+
+
+rule train_llamafactory:
+    input:
+        unpack(made_of),
+        model=rules.base_model.output.model,
+        data=f"{ROOT}/data/{IN_DOMAIN}/train.parquet",
+        environment=rules.llamafactory_env.output.environment,
+    output:
+        **rules.train_sft.output,
+    log:
+        f"{ROOT}/logs/train/{{method}}/seed{{seed}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/train/{{method}}/seed{{seed}}.tsv"
+    wildcard_constraints:
+        method=made_by("train_llamafactory"),
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=grows(64000),
+        runtime=grows(1440),
+    params:
+        **task("train_llamafactory", cfg=train_cfg),
+    shell:
+        "python {params.script} {params.job:q} > {log} 2>&1"
+
+
+rule train_reward_model:
+    input:
+        model=rules.base_model.output.model,
+        preferences=rules.build_preferences.output.preferences,
+        data=f"{ROOT}/data/{IN_DOMAIN}/train.parquet",
+    output:
+        trained=directory(f"{ROOT}/reward_model/model"),
+        history=f"{ROOT}/reward_model/history.parquet",
+        report=f"{ROOT}/reward_model/report.json",
+    log:
+        f"{ROOT}/logs/train_reward_model.log",
+    benchmark:
+        f"{ROOT}/benchmarks/train_reward_model.tsv"
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=grows(64000),
+        runtime=grows(720),
+    params:
+        **task("train_reward_model", cfg={"reward_model": REWARD_MODEL, "matched": MATCHED}),
+    shell:
+        f"{LAUNCH} {{params.script}} {{params.job:q}} > {{log}} 2>&1"
+
+
+rule merge:
+    input:
+        model=rules.base_model.output.model,
+        parents=parents_of("milestones"),
+        runs=parents_of("run.json"),
+    output:
+        **rules.train_sft.output,
+    log:
+        f"{ROOT}/logs/merge/{{method}}/seed{{seed}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/merge/{{method}}/seed{{seed}}.tsv"
+    wildcard_constraints:
+        method=made_by("merge"),
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(64000),
+        runtime=grows(240),
+    params:
+        **task("merge", cfg=merge_cfg),
+    shell:
+        "python {params.script} {params.job:q} > {log} 2>&1"
+
+
 rule import_external:
     input:
         external_files,

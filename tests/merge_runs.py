@@ -8,7 +8,7 @@ from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
 import tiny_models
-from memedynamics import adapters, checkpoints, sources, vlm
+from memedynamics import adapters, checkpoints, vlm
 
 FAMILY = "qwen2_5_vl"
 KINDS = {"lora": {}, "rslora": {"use_rslora": True}, "dora": {"use_dora": True}}

@@ -255,7 +255,7 @@ def test_an_earlier_result_survives_a_refused_source(tmp_path):
 
 def test_prefetched_models_need_no_network_later(tmp_path, hub, monkeypatch):
     source = BaseModelConfig(source="org/tiny", revision=COMMIT)
-    script("prefetch").main(source, {}, {})
+    script("prefetch").main(BaseModelConfig(source="demo"), {}, {}, judge=source)
     hub.shutdown()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     model = base(tmp_path / "model", "org/tiny", revision=COMMIT)

@@ -13,7 +13,7 @@ from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 
 import tiny_models
-from memedynamics import adapters, checkpoints, vlm
+from memedynamics import adapters, checkpoints, parameters, vlm
 from memedynamics.config import Adapter
 from memedynamics.errors import InputError
 
@@ -53,7 +53,7 @@ def test_parameters_are_counted_from_headers(whole):
 def test_lora_parameters_are_pefts(whole, r, layers):
     model = vlm.load_model(whole)
     policy = get_peft_model(model, adapters.peft_config(model, Adapter(r=r, layers=layers)))
-    counted = checkpoints.trainable_parameters(whole, Adapter(r=r, layers=layers))
+    counted = parameters.trainable_parameters(whole, Adapter(r=r, layers=layers))
     assert counted == policy.get_nb_trainable_parameters()[0]
 
 
@@ -62,8 +62,8 @@ def test_lora_parameters_by_hand():
     up, down 80 each: 224 + 240 = 464 a layer.
     """
     folder = tiny_models.folder("llava")
-    assert checkpoints.trainable_parameters(folder, Adapter(r=1, layers="all")) == 2 * 464
-    assert checkpoints.trainable_parameters(folder, Adapter(r=5, layers="attention")) == 5 * 2 * 224
+    assert parameters.trainable_parameters(folder, Adapter(r=1, layers="all")) == 2 * 464
+    assert parameters.trainable_parameters(folder, Adapter(r=5, layers="attention")) == 5 * 2 * 224
 
 
 def test_names_as_newer_releases_save_them_count_alike(tmp_path):
@@ -75,8 +75,8 @@ def test_names_as_newer_releases_save_them_count_alike(tmp_path):
     assert renamed.keys() != tensors.keys()
     save_file(renamed, tmp_path / "model.safetensors")
     for layers in ("all", "attention"):
-        expected = checkpoints.trainable_parameters(tiny_models.folder("llava"), Adapter(r=2, layers=layers))
-        assert checkpoints.trainable_parameters(tmp_path, Adapter(r=2, layers=layers)) == expected
+        expected = parameters.trainable_parameters(tiny_models.folder("llava"), Adapter(r=2, layers=layers))
+        assert parameters.trainable_parameters(tmp_path, Adapter(r=2, layers=layers)) == expected
 
 
 def test_shards_are_read_together(copy):
@@ -224,8 +224,8 @@ def test_large_files_of_the_hub_are_known_by_its_own_digest(tmp_path):
 
 def test_counting_imports_neither_torch_nor_transformers():
     code = (
-        "import sys; from pathlib import Path; from memedynamics import checkpoints, methods; "
-        "checkpoints.trainable_parameters(Path(sys.argv[1]), methods.Adapter()); "
+        "import sys; from pathlib import Path; from memedynamics import checkpoints, methods, parameters; "
+        "parameters.trainable_parameters(Path(sys.argv[1]), methods.Adapter()); "
         "checkpoints.weights_digest(Path(sys.argv[1])); "
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )

@@ -49,6 +49,7 @@ def write_samples(folder: Path, family: str, dtype: str = "float32") -> Path:
 
 def preflight(kind: str, study: Path, work: Path, family: str = "qwen2_5_vl", **changed: object) -> dict:
     """Run the script in this process; `changed` are paths or settings instead of the study's. Returns the report."""
+    work.mkdir(exist_ok=True)
     given = {**tiny_study.inputs(study, family), "samples": study / f"samples_{family}_float32.parquet"}
     given |= {"report": work / "report.json", "work": work, "threads": 1, "rewards": REWARDS, "sampling": SAMPLING}
     settings = tiny_study.settings(kind, **changed.pop("args", {}))
@@ -68,6 +69,59 @@ def test_everything_holds(kind: str, study: Path, tmp_path: Path) -> None:
         # Well inside: what holds exactly is exact, sums in another order differ by some 1e-7.
         assert found["value"] <= max(found["tolerance"] / 5, 0), (name, found)
     assert report["adapter_off"]["value"] == report["prompts"]["value"] == 0
+
+
+@pytest.mark.parametrize(
+    ("adapter", "kind"),
+    [("rslora", "dpo"), ("dora", "dpo"), ("ia3", "dpo"), ("qlora", "dpo"), ("full", "dpo"), ("full", "grpo"),
+     ("full", "em"), ("qlora", "em")],
+)  # fmt: skip
+def test_everything_holds_for_every_adapter(adapter: str, kind: str, study: Path, tmp_path: Path) -> None:
+    """Full weights have no adapter that could be off or merged; QLoRA's base is 0.005 nat a token off."""
+    report = preflight(kind, study, tmp_path, adapter=Adapter(kind=adapter, r=4))
+    own = {"dpo": {"dpo_margin", "dpo_loss"}, "grpo": {"grpo_kl"}, "em": {"em_entropy"}}[kind]
+    expected = COMMON | own | ({"quantised"} if adapter == "qlora" else set())
+    expected = expected - {"adapter_off", "merged"} | {"start"} if adapter == "full" else expected
+    assert set(report) == expected
+    assert all(found["value"] <= found["tolerance"] / 5 for found in report.values()), report
+    if adapter == "qlora":
+        assert 0.001 < report["quantised"]["value"] < 0.2
+
+
+@pytest.mark.parametrize("adapter", ["full", "qlora"])
+def test_adapters_at_half_precision(adapter: str, study: Path, tmp_path: Path) -> None:
+    samples = write_samples(study, "qwen2_5_vl", "bfloat16")
+    given = {"base": BaseModelConfig(source="tiny", dtype="bfloat16"), "samples": samples}
+    report = preflight("dpo", study, tmp_path, adapter=Adapter(kind=adapter, r=4), **given)
+    assert all(found["value"] <= found["tolerance"] / 5 for found in report.values()), report
+    assert report["dpo_margin"]["value"] == 0
+
+
+@pytest.mark.parametrize("reference", ["base", "parent"])
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_a_run_that_begins_at_anothers_end(adapter: str, reference: str, study: Path, tmp_path: Path) -> None:
+    """Against the base nothing is known of DPO's first step; against the parent its loss is ln 2."""
+    matched = tiny_study.MATCHED.model_copy(update={"adapter": Adapter(kind=adapter, r=4)})
+    where = {**tiny_study.inputs(study), **tiny_study.outputs(tmp_path), "work": tmp_path / "work", "threads": 1}
+    tiny_study.script("train_sft")(**where, **{**tiny_study.settings("sft", max_steps=2), "matched": matched})
+    method = tiny_study.recipe("dpo").model_copy(update={"start": "sft", "reference": reference})
+    given = {"start": tmp_path / "milestones", "adapter": matched.adapter, "method": method}
+    report = preflight("dpo", study, tmp_path / "preflight", **given)
+    assert ("dpo_loss" in report) == (reference == "parent") and all(found["ok"] for found in report.values())
+
+
+@pytest.mark.parametrize(
+    ("adapter", "args", "said"),
+    [
+        (Adapter(options={"init_lora_weights": "olora"}), {}, "'olora': changes the base weights"),
+        (Adapter(), {"packing": True}, "trainer argument packing: TRL cannot for vision data"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_loaded(
+    adapter: Adapter, args: dict, said: str, study: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=said):
+        preflight("sft", study, tmp_path, adapter=adapter, args=args, model=tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("family", [family for family in tiny_models.FAMILIES if family != "qwen2_5_vl"])

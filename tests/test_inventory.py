@@ -8,7 +8,7 @@ import pytest
 import drawn_datasets
 import tiny_models
 import tiny_study
-from memedynamics import checkpoints, inventory
+from memedynamics import inventory, parameters
 from memedynamics.config import Adapter
 from memedynamics.inventory import Memes
 from memedynamics.study import load_study
@@ -106,5 +106,5 @@ def test_trainings_take_as_many_steps_as_planned(memes, tmp_path, kind, args):
     fractions = tiny_study.settings(kind)["fractions"]
     planned = inventory.schedules(study(raw, training=tiny_study.SHARED, milestones=fractions), defaults(), 24, 18)
     assert (planned[kind].total_steps, planned[kind].saves) == (run["total_steps"], run["steps"])
-    counted = checkpoints.trainable_parameters(tiny_models.folder("qwen2_5_vl"), Adapter(r=4))
+    counted = parameters.trainable_parameters(tiny_models.folder("qwen2_5_vl"), Adapter(r=4))
     assert counted == run["trainable_parameters"]

@@ -448,7 +448,7 @@ def test_whose_file_it_is():
 
 
 def test_a_chained_run_is_measured_against_its_parent_too(study, tmp_path):
-    """The same texts and numbers given as those to the parent make the same rows, of that reference, beside the rest."""
+    """The same texts given as those to the parent make the same rows, of that reference, beside the rest."""
     folder, paths = study
     to_parent = {"traces_to_parent": [], "responses_to_parent": []}
     for name in ("traces", "responses"):

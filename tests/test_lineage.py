@@ -4,7 +4,7 @@ import pytest
 
 from memedynamics import lineage
 from memedynamics.errors import InputError
-from memedynamics.study import load_study, plain
+from memedynamics.study import load_study, plain, warnings_of
 
 SEEDS = [4, 7]
 STUDY = {
@@ -87,3 +87,18 @@ def test_runs_of_one_seed_are_made_of_runs_of_that_seed():
 def test_what_cannot_be_is_refused_by_name(methods, words):
     with pytest.raises(InputError, match=words):
         study(**methods)
+
+
+def test_departures_of_a_recipe_are_warned_about():
+    """A run that begins elsewhere, or learns from something else, is not matched; each line names both keys."""
+    found = study(
+        fine={"kind": "sft", "target": "groups"},
+        then={"kind": "sft", "from": "fine"},
+        other={"kind": "sft", "backend": "llamafactory"},
+        plain={"kind": "sft"},
+    )
+    assert [line.removeprefix("methods are not matched: ") for line in warnings_of(found)] == [
+        "methods.fine.target = 'groups' but preferences hold what the others learn from",
+        "methods.then.from = 'fine' but base_model is where the others begin",
+        "methods.other.backend = 'llamafactory' but the others are trained by TRL (backend = 'trl')",
+    ]

@@ -1,13 +1,14 @@
 """LLaMA-Factory as a backend: its arguments, its environment, its process, and real runs beside TRL's.
 
 Real runs need its environment: MEMEDYNAMICS_LLAMAFACTORY names an interpreter, or `snakemake llamafactory_env` made
-one in .venvs. Without it they are skipped, but never in CI, where they fail.
+one in .environments. Without it they are skipped, but never in CI, where they fail.
 """
 
 import ast
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 import tiny_models
@@ -35,7 +37,7 @@ from memedynamics.vlm import encode, load_model, load_processor, render
 from tiny_study import OWN, PROMPT, ROOT, inputs, outputs, script, settings, train, write_study
 
 GIVEN = "MEMEDYNAMICS_LLAMAFACTORY"
-MADE = ROOT / ".venvs/llamafactory.json"
+MADE = ROOT / ".environments/llamafactory.json"
 KINDS = ("sft", "dpo")
 ARGS = {"num_train_epochs": 4, "save_steps": 2}
 
@@ -146,6 +148,13 @@ def test_what_it_cannot_train_is_refused(kind: str, adapter: str, stored: str, m
         llamafactory.check(method, adapter, BaseModelConfig(source="tiny", dtype="float32"), stored)
 
 
+def test_a_parent_that_would_be_rounded_is_no_reference() -> None:
+    method = TrainedMethod(kind="dpo", backend="llamafactory", reference="parent", **{"from": "sft"})
+    llamafactory.check(method, "lora", BaseModelConfig(source="tiny", dtype="float32"), "float32")
+    with pytest.raises(InputError, match="reference parent: LLaMA-Factory adds the parent's adapter to weights in bfl"):
+        llamafactory.check(method, "lora", BaseModelConfig(source="tiny", dtype="bfloat16"), "bfloat16")
+
+
 def test_reference_is_the_parent_only_where_it_is_named(tmp_path: Path) -> None:
     base = BaseModelConfig(source="tiny", dtype="float32")
     plain = llamafactory.fixed("dpo", tmp_path / "model", tmp_path / "adapter", base, tmp_path, tmp_path)
@@ -232,6 +241,17 @@ def test_the_first_batch_must_be_the_studys(tmp_path: Path, capsys: pytest.Captu
 # Its environment and process.
 
 
+def test_pins_are_exact_and_the_conda_twin_has_them() -> None:
+    """As those of the main environment; and direct dependencies are among them as they are asked for."""
+    envs = ROOT / "envs"
+    pins = (envs / "llamafactory.txt").read_text().splitlines()
+    assert all(re.fullmatch(r"[\w.-]+(==|===)[\w.+]+( ; sys_platform == \"linux\")?", line) for line in pins)
+    asked = [line for line in (envs / "llamafactory.in").read_text().splitlines() if not line.startswith("#")]
+    assert set(asked) <= set(pins) and "torch===2.8.0" in asked
+    twin = yaml.safe_load((envs / "llamafactory.yaml").read_text())
+    assert twin["dependencies"][-1]["pip"] == pins
+
+
 def make_environment(folder: Path, pins: str, **variables: str) -> subprocess.CompletedProcess:
     (folder / "pins.txt").write_text(pins)
     program = ROOT / "workflow/scripts/llamafactory_env.py"
@@ -254,7 +274,7 @@ def test_an_environment_that_is_there_is_used(tmp_path: Path) -> None:
     done = make_environment(tmp_path, "", **{GIVEN: sys.executable})
     assert done.returncode and "PackageNotFoundError" in done.stderr
     program = tmp_path / "python"
-    program.write_text("#!/bin/sh\necho \"{'llamafactory': '0.9.5'}\"\n")
+    program.write_text('#!/bin/sh\necho \'{"llamafactory": "0.9.5"}\'\n')
     program.chmod(0o755)
     assert not make_environment(tmp_path, "", **{GIVEN: str(program)}).returncode
     assert llamafactory_process.interpreter(tmp_path / "made/llamafactory.json") == str(program)

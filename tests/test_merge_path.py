@@ -76,7 +76,8 @@ def test_what_is_missing_or_strange_is_refused() -> None:
 
 
 def test_the_reduction_needs_no_torch() -> None:
-    code = "import sys, runpy; runpy.run_path('workflow/scripts/merge_path.py', run_name='x'); assert 'torch' not in sys.modules"
+    code = "import sys, runpy; runpy.run_path('workflow/scripts/merge_path.py', run_name='x')"
+    code += "; assert 'torch' not in sys.modules"
     root = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root, env={**os.environ, "PYTHONPATH": "workflow"})
 
@@ -177,7 +178,9 @@ def test_the_way_is_whole_and_moves(study: Path) -> None:
 def test_a_point_is_the_merged_folder(study: Path, model: Path, tmp_path: Path) -> None:
     """The model between the runs against `merge` of the same weights, written to disk and loaded."""
     runs = [study / f"runs/{method}/seed1" for method in ("sft", "dpo")]
-    between = Between(vlm.load_model(model), model, *(open_parent(r / "milestones", r / "run.json", model) for r in runs))
+    between = Between(
+        vlm.load_model(model), model, *(open_parent(r / "milestones", r / "run.json", model) for r in runs)
+    )
     for way, at in {"linear": 3, "slerp": 7}.items():
         point = next(p for p in points(between.cosine) if p.ways == (way,) and p.t == at / 10)
         method = MergedMethod(kind="merge", how=way, of=["sft", "dpo"], weights=[10 - at, at])
@@ -194,7 +197,9 @@ def test_a_point_is_the_merged_folder(study: Path, model: Path, tmp_path: Path) 
 def test_half_precision_weights_do_not_drift(tmp_path: Path) -> None:
     """There and back through every point: the same bits as at once."""
     model = merge_runs.base(tmp_path / "model", "bfloat16")
-    runs = [open_parent(*merge_runs.run(tmp_path / kind, model, kind, i), model) for i, kind in enumerate(("lora", "full"))]
+    runs = [
+        open_parent(*merge_runs.run(tmp_path / kind, model, kind, i), model) for i, kind in enumerate(("lora", "full"))
+    ]
     between = Between(vlm.load_model(model, "bfloat16"), model, *runs)
     half = Point(0.5, ("linear",), 0.5, 0.5)
     once = {name: value.clone() for name, value in between.go(half).named_parameters()}
@@ -242,7 +247,7 @@ def test_the_analysis_means_over_prompts(study: Path, table: pl.DataFrame) -> No
 def test_the_figure_shows_every_point(table: pl.DataFrame) -> None:
     figure = figure_merge_path(table, ["a note"])
     drawn = [y for trace in figure.data if trace.mode == "markers" for y in trace.y]
-    shown = table.filter(pl.col("statistic").is_in(["accuracy", "kl_forward"]))
+    shown = table.filter(pl.col("statistic").is_in(["accuracy", "accuracy_off_line", "kl_forward"]))
     ends = (pl.col("way") == "slerp") & pl.col("t").is_in([0.0, 1.0])
     assert sorted(drawn) == pytest.approx(sorted(shown.filter(~ends)["value"]))
     assert "Trained elsewhere" not in str(figure.layout.annotations) and "A note." in str(figure.layout.annotations)

@@ -163,7 +163,9 @@ def update_of(kind: str, run: Path, model: Path) -> dict[str, np.ndarray]:
         return {name: tensor.double().numpy() - before[name] for name, tensor in tensors(folder).items()}
     held = {name: t.double().numpy() for name, t in external.load_file(folder / external.ADAPTER).items()}
     config, found = json.loads((folder / external.WHERE).read_text()), {}
-    for module in {name.removeprefix("base_model.model.").partition(".lora_")[0].removesuffix(".ia3_l") for name in held}:
+    for module in {
+        name.removeprefix("base_model.model.").partition(".lora_")[0].removesuffix(".ia3_l") for name in held
+    }:
         key, weight = f"base_model.model.{module}", before[unwrapped(f"{module}.weight")]
         if kind == "ia3":
             scale = held[f"{key}.ia3_l"]
@@ -220,7 +222,9 @@ def test_the_merged_folder_has_the_bases_files(model: Path, runs: dict, tmp_path
     names = {file.name for file in checkpoints.weight_files(model)}
     assert len(names) > 1
     assert {file.name for file in checkpoints.weight_files(found["milestones"] / "1")} == names
-    same = {name for name, value in tensors(found["milestones"] / "1").items() if torch.equal(value, tensors(model)[name])}
+    same = {
+        name for name, value in tensors(found["milestones"] / "1").items() if torch.equal(value, tensors(model)[name])
+    }
     assert any("visual" in name for name in same) and unwrapped(f"{LAYER}.bias") in same
     assert unwrapped(f"{LAYER}.weight") not in same
     start = vlm.load_model(found["milestones"] / "0")
@@ -254,7 +258,9 @@ def test_all_the_weight_on_one_run_is_that_run(model: Path, runs: dict, tmp_path
 
 def test_a_run_merged_with_itself_is_that_run(model: Path, runs: dict, tmp_path: Path) -> None:
     twins = {"a": runs["dora"], "b": runs["dora"]}
-    alone = tensors(merge(model, runs, recipe("linear", "dora", "lora", weights=[1, 0]), tmp_path / "one")["milestones"] / "1")
+    alone = tensors(
+        merge(model, runs, recipe("linear", "dora", "lora", weights=[1, 0]), tmp_path / "one")["milestones"] / "1"
+    )
     for how, given in {"linear": {}, "slerp": {}, "ties": {"density": 1.0}}.items():
         found = tensors(merge(model, twins, recipe(how, **given), tmp_path / how)["milestones"] / "1")
         assert all(torch.allclose(found[name], alone[name], atol=1e-6) for name in alone), how

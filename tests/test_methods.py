@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import polars as pl
 import pytest
@@ -14,6 +15,7 @@ from transformers import Trainer
 from trl import GRPOConfig, KTOTrainer, RLOOConfig
 
 import test_invariants
+import test_resume
 import tiny_models
 import tiny_study
 from memedynamics import inventory, tables
@@ -23,7 +25,7 @@ from memedynamics.errors import InputError
 from memedynamics.examples import training_rows, unpaired
 from memedynamics.grpo_variants import VARIANTS
 from memedynamics.images import open_image
-from memedynamics.methods import GRPO, ON_POLICY
+from memedynamics.methods import GRPO, ON_POLICY, TrainedMethod
 from memedynamics.rewards import reward_functions
 from memedynamics.rollouts import left_out, recorded
 from memedynamics.trainer_arguments import CONFIGS
@@ -178,8 +180,8 @@ def test_losses_are_the_papers(kind: str, variants: dict[str, Trainer]) -> None:
 
 
 def test_cispo_keeps_the_gradient_of_tokens_that_grpo_clips(variants: dict[str, Trainer]) -> None:
-    """Ratio 1.65 at A = 1.2: of grpo the clip leaves the KL term's gradient, β(1 − π0/π) / (N |y|) = .04 (1 − e^−.3) / 6
-    = .001728; cispo's is −ρ A / tokens = −1.6487 · 1.2 / 10 = −.19785.
+    """Ratio 1.65 at A = 1.2: the clip leaves grpo the KL term's gradient, β(1 − π0/π) / (N |y|) =
+    .04 (1 − e^−.3) / 6 = .001728; cispo's is −ρ A / tokens = −1.6487 · 1.2 / 10 = −.19785.
     """
     gradients = {}
     for kind in ("grpo", "cispo"):
@@ -201,6 +203,7 @@ def test_what_differs_in_ratios_alone_is_one_method_on_fresh_responses(kind: str
 
 def test_variants_are_named_by_their_arguments() -> None:
     """Every kind has a config and defaults of its own; a user's arguments override them."""
+    assert set(get_args(TrainedMethod.model_fields["kind"].annotation)) | {"em", "reward_model"} == set(CONFIGS)
     assert all(CONFIGS[kind] is GRPOConfig for kind in GRPO)
     arguments = {kind: defaults()[kind] for kind in GRPO}
     assert all(arguments[kind]["use_bias_correction_kl"] is False for kind in GRPO)
@@ -312,6 +315,14 @@ def test_step_0_is_the_reference(kind: str, own: set[str], sampled: Path, tmp_pa
     assert all(report[name]["value"] < 1e-6 for name in own) and report["prompts"]["value"] == 0
 
 
+def test_step_0_of_a_family_whose_generation_drops_a_mask_of_ones(tmp_path: Path) -> None:
+    """LLaVA's prompts here are equally long: `generate` then hands on no mask."""
+    folder = write_study(tmp_path, 6)
+    test_invariants.write_samples(folder, "llava")
+    report = test_invariants.preflight("rloo", folder, tmp_path, "llava")
+    assert report["rloo_kl"]["value"] < 1e-6 and report["prompts"]["value"] == 0
+
+
 def test_ktos_first_loss_follows_its_weights(study: Path, tmp_path: Path) -> None:
     """Half the rows weigh 2, half 1, each times ½: (2 + 1) / 4 = .75."""
     made, _ = make("kto", study, tmp_path, max_steps=1, desirable_weight=2.0)
@@ -326,6 +337,21 @@ def test_rloo_resumes_where_its_completions_are_used_up(tmp_path: Path) -> None:
     names = [type(hook).__name__ for hook in hooks("rloo", tmp_path)]
     assert "Epochs" in names and "Epochs" not in [type(hook).__name__ for hook in hooks("kto", tmp_path)]
     assert next(hook for hook in hooks("rloo", tmp_path) if hasattr(hook, "counts_on")).counts_on
+
+
+@pytest.mark.parametrize(("kind", "batch"), [("kto", 12), ("rloo", 24)])
+def test_a_stopped_run_ends_like_an_uninterrupted_one(
+    kind: str, batch: int, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """36 rows by 12, and 18 prompts by 6: three steps an epoch, so that one stopped at step 5 was in its second."""
+    args = {"per_device_train_batch_size": batch}
+    whole = train(kind, study, tmp_path / "whole", **args)
+    added = runs_module.hooks
+    with monkeypatch.context() as patch:
+        patch.setattr(runs_module, "hooks", lambda *given: [*added(*given), test_resume.Terminate()])
+        with pytest.raises(InputError, match="training was stopped at step 5 of 6; run it again"):
+            train(kind, study, tmp_path / "stopped", **args)
+    test_resume.same(train(kind, study, tmp_path / "stopped", **args), whole)
 
 
 def hooks(kind: str, folder: Path) -> list:

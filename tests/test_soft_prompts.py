@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +15,7 @@ from transformers import DynamicCache
 
 import tiny_models
 import tiny_study
-from memedynamics import soft_prompts, tables, vlm
+from memedynamics import milestones, reward_gaps, soft_prompts, tables, vlm
 from memedynamics.adapters import activate, load_adapters
 from memedynamics.config import Adapter, OwnSamples, Probes, Sampling, Scoring
 from memedynamics.errors import InputError
@@ -310,7 +311,9 @@ SFT = pytest.mark.parametrize("trained", [("sft", kind) for kind in KINDS], indi
 @SFT
 def test_a_run_is_scored_at_its_own_start_and_as_it_was_sampled(trained, own: Path, base: dict[str, Path]) -> None:
     folder = own.parent
-    outputs = {name: folder / f"{name}.parquet" for name in ("traces", "responses")}
+    outputs = {name: folder / f"{name}/soft/seed1/1-of-1.parquet" for name in ("traces", "responses")}
+    for path in outputs.values():
+        path.parent.mkdir(parents=True)
     script("score")(
         **MODEL, **of_run(trained), probes=base["probes"], data=[base["data"]], own=own, **outputs,
         scatteritem="1-of-1", questions=QUESTIONS, scoring=Scoring(batch_size=3), fractions=[0.0, 1.0],
@@ -330,6 +333,15 @@ def test_a_run_is_scored_at_its_own_start_and_as_it_was_sampled(trained, own: Pa
     of_base = tables.read(base["samples"], "samples").select(*keys[1:], stored="logp")
     both = responses.filter(probe_kind="base_sample").join(of_base, keys[1:])
     assert (both["ref_logp"] - both["stored"]).abs().max() < 1e-4 < (both["logp"] - both["stored"]).abs().max()
+    run = folder / "runs/soft/seed1/run.json"
+    run.parent.mkdir(parents=True)
+    record = json.loads(trained[2]["run"].read_text())
+    run.write_text(json.dumps({**record, "steps": {label: record["steps"][label] for label in ("0", "1")}}))
+    given = {name: [path] for name, path in outputs.items()}
+    script("kl")(**given, runs=[run], data=[base["data"]], table=folder / "kl.parquet", resamples=20)
+    whole = {"statistic": "per_response", "estimator": "exact", "span": "all", "reference": "base"}
+    values = tables.read(folder / "kl.parquet", "kl").filter(**whole, fraction=0.0)
+    assert set(values["probe_kind"]) == {"base_sample", "own_sample"} and values["value"].min() > 1e-5
 
 
 @SFT
@@ -366,7 +378,7 @@ def test_every_extraction_takes_the_run(trained, own: Path, base: dict[str, Path
 def test_preflight_holds_against_the_runs_own_start(
     kind: str, method: str, study: Path, base: dict[str, Path], tmp_path: Path
 ) -> None:
-    settings = tiny_study.settings(method)
+    settings = tiny_study.settings(method, gradient_checkpointing=kind == "prefix")
     where = {**tiny_study.inputs(study), "samples": base["samples"], "report": tmp_path / "report.json"}
     script("preflight")(
         **where, method=settings["method"], matched=matched(kind), threads=1, work=tmp_path, rewards=REWARDS,
@@ -418,3 +430,67 @@ def test_options_that_are_none_of_its_are_refused(options: dict, message: str) -
     model = vlm.load_model(tiny_models.folder("llava"))
     with pytest.raises(InputError, match=message):
         soft_prompts.fresh(model, Adapter(kind="prompt", tokens=3, options=options), 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_goes_on_from_a_checkpoint_and_from_another_runs_end(kind: str, study: Path, tmp_path: Path) -> None:
+    """DPO, whose frozen copy of the start lies in its checkpoints too; then a second run that begins at its end."""
+    first, again, second = (tmp_path / f"{name}/seed1" for name in ("first", "again", "second"))
+
+    def train(run: Path, **given: object) -> torch.Tensor:
+        run.mkdir(parents=True, exist_ok=True)
+        where = {**tiny_study.inputs(study), **tiny_study.outputs(run), "work": run / "work", "threads": 1, **given}
+        settings = tiny_study.settings("dpo", max_steps=4, save_steps=2)
+        script("train_dpo")(**where, **{**settings, "matched": matched(kind)})
+        return load_file(run / "milestones/1/adapter_model.safetensors")["prompt_embeddings"]
+
+    end = train(first)
+    shutil.copytree(first / "work", again / "work")
+    shutil.rmtree(again / "work/checkpoints/checkpoint-4")
+    assert torch.equal(train(again), end)
+    train(second, start=first / "milestones")
+    begun = load_file(second / "milestones/0/adapter_model.safetensors")["prompt_embeddings"]
+    assert torch.equal(begun, end)
+    assert json.loads((second / "run.json").read_text())["starts_at"] == "first"
+    history = tables.read(second / "history.parquet", "history")
+    assert math.isclose(history.filter(metric="loss")["value"][0], math.log(2), abs_tol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"kind": "base"}, [0.0, 1.0]),
+        ({"kind": "adapter"}, [1.0]),
+        ({"kind": "full", "starts_at": "base"}, [1.0]),
+        ({"kind": "adapter", "starts_at": "own"}, [0.0, 1.0]),
+        ({"kind": "adapter", "starts_at": "sft"}, [0.0, 1.0]),
+    ],
+)
+def test_a_start_away_from_the_base_is_scored(record: dict, expected: list[float]) -> None:
+    assert milestones.scored([0.0, 0.5, 1.0], {**record, "steps": {"0": 0, "1": 8}}) == expected
+
+
+def test_windows_begin_at_a_runs_own_start_where_it_has_one() -> None:
+    """Accuracy of one meme: base .5, away .1 at its own start and .3 at the end: mean .2; chained to the base: .4."""
+    meme = {"dataset": "d", "split": "val", "id": "a"}
+    rows = [("base", None, 0.0, 0.5), ("away", 1, 0.0, 0.1), ("away", 1, 1.0, 0.3), ("near", 1, 1.0, 0.3)]
+    answers = pl.DataFrame(
+        [{"method": m, "seed": s, "fraction": f, "x": x, **meme} for m, s, f, x in rows],
+        schema_overrides={"seed": pl.Int32},
+    )
+    found = [("away", 1, 0.0), ("away", 1, 1.0), ("near", 1, 0.0), ("near", 1, 1.0), ("base", None, 0.0)]
+    runs = pl.DataFrame(found, schema={"method": pl.String, "seed": pl.Int32, "fraction": pl.Float64}, orient="row")
+    means = dict(reward_gaps._between(answers, runs, ["x"]).select("method", "x").rows())
+    assert means == pytest.approx({"away": 0.2, "near": 0.4})
+
+
+def test_half_precision_agrees_on_both_code_paths() -> None:
+    model = sharpened("qwen2_5_vl").bfloat16()
+    policy = soft_prompts.fresh(model, Adapter(kind="prompt", tokens=4), 0).eval()
+    assert policy.prompt_encoder["default"].embedding.weight.dtype == torch.float32
+    both = prompts("qwen2_5_vl").to(torch.bfloat16)
+    with torch.no_grad():
+        whole = vlm.hidden_states(policy, **both).last_hidden_state[:, -1]
+        shared = prefill(policy, both).last_hidden
+    assert whole.dtype == torch.bfloat16
+    torch.testing.assert_close(whole, shared, atol=0.05, rtol=0.05)

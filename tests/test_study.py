@@ -48,7 +48,7 @@ def test_shipped_studies_are_valid_and_matched(name):
         ({"methods": {"sft": {"kind": "sft", "arg": {}}}}, "methods.sft.arg: unknown key; did you mean 'args'?"),
         ({"methods": {"sft": {"kind": "sft", "prompt": "answer_only"}}}, "methods.sft.prompt: a study has one prompt"),
         ({"datasets": {"p": {"reader": "pictograms", "colums": {}}}}, "datasets.p.colums.*did you mean 'columns'"),
-        ({"methods": {"x": {"kind": "drgrpo"}}}, "methods.x.kind: no kind 'drgrpo'; did you mean 'dr_grpo'"),
+        ({"methods": {"x": {"kind": "gpro"}}}, "methods.x.kind: no kind 'gpro'; did you mean 'grpo'"),
         ({"methods": {"x": {"kind": "ppo"}}}, "methods.x.kind: no trainer has PPO .* rloo or grpo with reward: model"),
         ({"methods": {"base": {"kind": "sft"}}}, "cannot be called 'base'"),
         ({"seeds": "a"}, r"seeds: .*list \(found 'a'\)"),

@@ -78,10 +78,19 @@ def save_full(model: PreTrainedModel, folder: Path) -> None:
     So a milestone is as large as the base, its start equals the base to the last bit, and what differs is the update.
     """
     dtype = checkpoints.stored_dtype(Path(model.config._name_or_path))
-    state = {name: value.to("cpu", getattr(torch, dtype)) for name, value in model.state_dict().items()}
-    model.save_pretrained(folder, state_dict=state)
+    model.save_pretrained(folder, state_dict=_rounded(model, getattr(torch, dtype)))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "dtype": dtype}, indent=2, sort_keys=True) + "\n")
+
+
+def _rounded(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    # Tied weights stay one tensor, so that they are stored once.
+    made: dict[int, torch.Tensor] = {}
+    state = {name: value.detach() for name, value in model.state_dict().items()}
+    for value in state.values():
+        if value.data_ptr() not in made:
+            made[value.data_ptr()] = value.to("cpu", dtype if value.is_floating_point() else None)
+    return {name: made[value.data_ptr()] for name, value in state.items()}
 
 
 class Checkpoints(TrainerCallback):

@@ -19,6 +19,7 @@ from memedynamics.sections import (
     Fraction,
     Gradients,
     Judge,
+    MergePath,
     Name,
     OwnSamples,
     Preferences,
@@ -34,8 +35,8 @@ from memedynamics.sections import (
 
 __all__ = [
     "Adapter", "Attention", "BaseModelConfig", "Dataset", "DemoTraining", "ExternalMethod", "Gradients", "Judge",
-    "MergedMethod", "Method", "OwnSamples", "Preferences", "Probes", "RewardModel", "Sampling", "Scoring", "Sharpe",
-    "Spectrum", "Split", "Study", "TrainedMethod",
+    "MergePath", "MergedMethod", "Method", "OwnSamples", "Preferences", "Probes", "RewardModel", "Sampling", "Scoring",
+    "Sharpe", "Spectrum", "Split", "Study", "TrainedMethod",
 ]  # fmt: skip
 
 SPLITS: list[Split] = ["train", "val", "test"]
@@ -68,6 +69,7 @@ class Study(Strict):
     attention: Attention = Field(default_factory=Attention, description="analysis attention")
     gradients: Gradients = Field(default_factory=Gradients, description="analysis gradients")
     spectrum: Spectrum = Field(default_factory=Spectrum, description="analysis spectrum")
+    merge_path: MergePath = Field(default_factory=MergePath, description="analysis merge_path")
     adapter: Adapter = Field(default_factory=Adapter, description="adapter of all methods")
     training: dict[str, object] = Field(
         default_factory=dict, description="trainer arguments shared by all methods, by TRL's own names"

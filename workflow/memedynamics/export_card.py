@@ -14,9 +14,9 @@ WHOLE = "The folder is whole: weights, processor and chat template load with pla
 ADAPTER = "The adapter needs the base model, and loads with plain transformers and PEFT."
 MERGED_TOO = " Merged into the base model it lies one folder above."
 IN_DECODER = (
-    "Virtual tokens change no weight, so there is no merged model: the adapter alone is here. The study put them in front "
-    "of the text decoder's own sequence (memedynamics.soft_prompts). PEFT's own forward gives the same logits only where "
-    "the model's rotary positions run on one axis, not on Qwen-VL's three."
+    "Virtual tokens change no weight, so there is no merged model: the adapter alone is here. The study put them in "
+    "front of the text decoder's own sequence (memedynamics.soft_prompts). PEFT's own forward gives the same logits "
+    "only where the model's rotary positions run on one axis, not on Qwen-VL's three."
 )
 WHAT = {
     "sft": "Supervised fine-tuning on chosen responses.", "rft": "Supervised fine-tuning on all correct samples (RFT).",
@@ -46,7 +46,7 @@ def values(story: Story, data: Sequence[Path], analyses: Sequence[Path], check: 
     known = dict.fromkeys(("num_prompts", "mean_num_correct", "label_balance"))
     return {
         **{name: getattr(story, name) for name in ("study", "method", "seed", "base", "in_domain")},
-        "what": WHAT.get(story.recipe["kind"], f"Reinforcement learning ({story.recipe['kind']}) with verifiable rewards."),
+        "what": WHAT.get(story.recipe["kind"], f"Reinforcement learning ({story.recipe['kind']})."),
         "run": known | dict(story.run),
         "settings": _settings(story),
         "data": card_numbers.data([tables.read(path, "data", ["dataset", "split", "label"]) for path in data]),

@@ -9,16 +9,21 @@ from plotly.subplots import make_subplots
 
 from memedynamics import figures, panels
 
-WAYS = {"linear": ("#222222", "straight line"), "slerp": ("#E69F00", "along the arc (slerp)")}
-STATISTICS = {"accuracy": ("accuracy of the decision", "accuracy"), "kl_forward": ("forward KL", "nat / response")}
+# Colours of no method.
+WAYS = {"linear": ("#222222", "straight line"), "slerp": ("#B2182B", "along the arc (slerp)")}
+STATISTICS = {
+    "accuracy": ("accuracy", "accuracy"),
+    "accuracy_off_line": ("Accuracy off the line, paired", "accuracy − line"),
+    "kl_forward": ("Forward KL(π<sub>0</sub>‖π)", "nat / response"),
+}
 MOST = 4  # pairs that are drawn
-SHIFT = 0.012  # of the way: seeds and ways stand beside each other
+ROOM = 0.07  # of the way, for all that stands at one point: seeds, and both ways
 NOTE = (
     "Each point is a model whose weights lie between two runs of one seed, both merged into the base: t = 0 and 1 are "
     "the runs.<br>Decision and KL(π<sub>0</sub>‖π) on the base’s own responses to in-domain val memes, mean over "
     "prompts; bars: 95 % cluster bootstrap over prompts (equal captions are one cluster).<br>"
-    "Grey, dashed: the straight line between the two ends. An accuracy below it is a barrier between the runs, above "
-    "it the merge has more than its parts."
+    "Grey, dashed: the straight line between the two ends of a seed. An accuracy below it is a barrier between the two "
+    "runs: the middle panels show the paired difference."
 )
 
 
@@ -26,16 +31,17 @@ def figure_merge_path(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figu
     """The figure of `frame`, a table of the analysis `merge_path`; `notes` on the study close its caption."""
     pairs = frame.select("method", "versus").unique(maintain_order=True).rows()
     pairs = sorted(pairs, key=lambda pair: [figures.ordered(frame["method"].to_list()).index(pair[0]), pair[1]])[:MOST]
-    room = {"vertical_spacing": 0.24 / len(pairs), "horizontal_spacing": 0.09}
-    figure = make_subplots(rows=len(pairs), cols=2, **room)
+    palette = figures.colours(_both(frame)["method"].to_list())
+    room = {"vertical_spacing": 0.32 / len(pairs), "horizontal_spacing": 0.085}
+    figure = make_subplots(rows=len(pairs), cols=len(STATISTICS), **room)
     for place, ((row, (first, second)), (col, statistic)) in enumerate(
         product(enumerate(pairs, 1), enumerate(STATISTICS, 1))
     ):
         own = frame.filter(pl.col("method") == first, pl.col("versus") == second, pl.col("statistic") == statistic)
         title, unit = STATISTICS[statistic]
-        names = f"{_short(first)} → {_short(second)}"
-        panels.title(figure, row, col, "abcdefgh"[place], f"{names}: {title}")
-        _panel(figure, row, col, own, unit)
+        names = f"{_short(first)} → {_short(second)}: " if statistic == "accuracy" else ""
+        panels.title(figure, row, col, "abcdefghijkl"[place], names + title)
+        _panel(figure, row, col, own, unit, palette)
     return figures.finish(figure, _both(frame), "Between two runs: accuracy and KL along the merge path", _note(frame),
                           len(pairs), notes)  # fmt: skip
 
@@ -57,25 +63,24 @@ def _note(frame: pl.DataFrame) -> str:
     return f"{NOTE}<br>Between the ends: {key}.{left}"
 
 
-def _panel(figure: go.Figure, row: int, col: int, rows: pl.DataFrame, unit: str) -> None:
+def _panel(figure: go.Figure, row: int, col: int, rows: pl.DataFrame, unit: str, palette: dict[str, str]) -> None:
     first, second = rows.select("method", "versus").row(0)
-    for place, seed in enumerate(sorted(rows["seed"].unique())):
+    seeds = sorted(rows["seed"].unique())
+    for place, seed in enumerate(seeds):
         run = rows.filter(pl.col("seed") == seed).sort("t")
         _reference(figure, row, col, run)
         for side, way in enumerate(WAYS):
             inside = run.filter(pl.col("way") == way, pl.col("t") > 0, pl.col("t") < 1)
-            _points(figure, row, col, inside, WAYS[way][0], place, SHIFT * (2 * side - 1 + place))
-        ends = run.filter(pl.col("way") == "linear")
-        palette = figures.colours([first, second])
-        _points(figure, row, col, ends.filter(t=0.0), palette[first], place, SHIFT * place, 9)
-        _points(figure, row, col, ends.filter(t=1.0), palette[second], place, SHIFT * place, 9)
-    ticks = {"tickvals": [0, 0.25, 0.5, 0.75, 1], "ticktext": [_end(first), "¼", "½", "¾", _end(second)]}
-    figure.update_xaxes(**ticks, range=[-0.09, 1.09], title_text="t", showgrid=False, row=row, col=col)
+            shift = ROOM * ((2 * place + side + 0.5) / (2 * len(seeds)) - 0.5)
+            _points(figure, row, col, inside, WAYS[way][0], place, shift)
+        for t, method in ((0.0, first), (1.0, second)):
+            end, shift = run.filter(way="linear", t=t), ROOM * ((place + 0.5) / len(seeds) - 0.5)
+            _points(figure, row, col, end, palette[method], place, shift, 9)
+    ticks = {"tickvals": [0, 0.25, 0.5, 0.75, 1], "ticktext": ["0", "¼", "½", "¾", "1"]}
+    names = [f'<span style="color:{palette[method]}"><b>{_short(method)}</b></span>' for method in (first, second)]
+    ends = f"t (0: {names[0]}, 1: {names[1]})"
+    figure.update_xaxes(**ticks, range=[-0.06, 1.08], title_text=ends, showgrid=False, row=row, col=col)
     figure.update_yaxes(title_text=unit, row=row, col=col)
-
-
-def _end(method: str) -> str:
-    return f'<span style="color:{figures.colours([method])[method]}"><b>{_short(method)}</b></span>'
 
 
 def _reference(figure: go.Figure, row: int, col: int, run: pl.DataFrame) -> None:

@@ -1,6 +1,7 @@
 """Figure of the analysis `parity`: the losses of one method by two backends, and how far apart they are."""
 
 from collections.abc import Sequence
+from itertools import product
 from math import isclose, log
 
 import plotly.graph_objects as go
@@ -10,16 +11,16 @@ from plotly.subplots import make_subplots
 from memedynamics import figures, panels
 
 NOTE = (
-    "Same data, order, seed, start and arguments. Left: the training loss that each backend logged, TRL’s broad and "
-    "pale, LLaMA-Factory’s narrow and dark;<br>grey: ln 2, where DPO’s loss starts. Right: absolute difference of what "
-    "both logged at a step, all seeds, log scale; equal numbers stand on the lower<br>edge; grey: how finely float32 "
-    "tells numbers near 1 apart (2<sup>−23</sup>)."
+    "Same data, order, seed, start and arguments. Left: the training loss that each backend logged, TRL’s as a broad "
+    "pale line, LLaMA-Factory’s as a narrow one,<br>seeds by dashes; grey: ln 2, where DPO’s loss starts. Right: "
+    "absolute difference of what both logged at a step, log scale; equal numbers stand on the<br>lower edge; grey: how "
+    "finely float32 tells numbers near 1 apart (2<sup>−23</sup>)."
 )
-# What is shown of the differences: name, marker and its sign in text, colour.
+# What is shown of the differences: name and colour.
 SHOWN = {
-    "loss": ("loss", "circle", "●", "#333333"),
-    "grad_norm": ("gradient norm", "diamond-open", "◇", "#8C510A"),
-    "rewards/margins": ("reward margin", "triangle-up-open", "△", "#5E3C99"),
+    "loss": ("loss", "#333333"),
+    "grad_norm": ("gradient norm", "#8C510A"),
+    "rewards/margins": ("reward margin", "#5E3C99"),
 }
 RESOLUTION, BOTTOM = 2.0**-23, 1e-9
 GREY = {"color": figures.COLOURS["base"], "width": 1.5}
@@ -40,9 +41,6 @@ def figure_parity(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figure:
 def _losses(figure: go.Figure, row: int, losses: pl.DataFrame, first: str, second: str) -> None:
     letter = chr(ord("a") + 2 * (row - 1))
     panels.title(figure, row, 1, letter, f"Loss of {figures.name(first)} and {figures.name(second)}")
-    start = losses.filter((pl.col("method") == first) & (pl.col("step") == 1))["value"].to_list()
-    if start and all(isclose(value, log(2), abs_tol=1e-3) for value in start):
-        figure.add_hline(y=log(2), line=GREY, layer="below", row=row, col=1)
     palette = figures.colours(losses["method"].to_list())
     found = figures.runs(losses.filter(pl.col("method").is_in([first, second])))
     for method, width, opacity in ((first, 7, 0.35), (second, 1.6, 1.0)):
@@ -51,16 +49,19 @@ def _losses(figure: go.Figure, row: int, losses: pl.DataFrame, first: str, secon
             dash = figures.DASHES[place % len(figures.DASHES)]
             line = {"color": figures.faded(palette[method], opacity), "width": width, "dash": dash}
             _draw(figure, row, 1, run, run["value"], mode="lines", line=line)
+    start = losses.filter((pl.col("method") == first) & (pl.col("step") == 1))["value"].to_list()
+    if start and all(isclose(value, log(2), abs_tol=1e-3) for value in start):
+        figure.add_hline(y=log(2), line=GREY, layer="below", row=row, col=1)
     figure.update_yaxes(title_text="loss", row=row, col=1)
 
 
 def _differences(figure: go.Figure, row: int, apart: pl.DataFrame) -> None:
     shown = [metric for metric in SHOWN if metric in apart["metric"]]
-    key = [f'<span style="color:{colour}">{sign} {name}</span>' for name, _, sign, colour in map(SHOWN.get, shown)]
-    panels.title(figure, row, 2, chr(ord("b") + 2 * (row - 1)), f"Difference:&nbsp; {'&nbsp; '.join(key)}")
-    for metric in shown:
-        _, symbol, _, colour = SHOWN[metric]
-        rows = apart.filter(pl.col("metric") == metric).sort("seed", "step")
+    key = [f'<span style="color:{colour}"><b>{name}</b></span>' for name, colour in map(SHOWN.get, shown)]
+    panels.title(figure, row, 2, chr(ord("b") + 2 * (row - 1)), f"Differences of {', '.join(key)}")
+    for metric, (_, seed, place) in product(shown, figures.runs(apart)):
+        rows = apart.filter((pl.col("metric") == metric) & (pl.col("seed") == seed)).sort("step")
+        symbol, colour = figures.MARKERS[place % len(figures.MARKERS)], SHOWN[metric][1]
         marker = {"symbol": symbol, "size": 6.5, "color": colour, "line": {"width": 1.5, "color": colour}}
         _draw(figure, row, 2, rows, rows["value"].abs().clip(BOTTOM), mode="markers", marker=marker, cliponaxis=False)
     figure.add_hline(y=RESOLUTION, line=GREY, layer="below", row=row, col=2)

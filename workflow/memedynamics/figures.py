@@ -21,7 +21,10 @@ FURTHER = ("#E69F00", "#8C510A", "#5E3C99", "#4D4D4D", "#B2ABD2", "#7FBC41", "#D
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 MARKERS = ("circle", "diamond-open", "square", "triangle-up-open", "x-thin-open")
 SIGNS = ("●", "◇", "■", "△", "×")  # the markers, in text
-NAMES = {"sft": "SFT", "dpo": "DPO", "grpo": "GRPO", "base": "base", "em": "EM", "rft": "RFT"}
+NAMES = {
+    "sft": "SFT", "dpo": "DPO", "grpo": "GRPO", "base": "base", "em": "EM", "rft": "RFT", "kto": "KTO", "rloo": "RLOO",
+    "dr_grpo": "Dr. GRPO", "dapo": "DAPO", "gspo": "GSPO", "cispo": "CISPO", "rlhf": "RLHF", "rlaif": "RLAIF",
+}  # fmt: skip
 FONT = "Helvetica, Arial, Liberation Sans, sans-serif"
 WIDTH, PANEL = 1000, 310  # px: a figure's width, and a row of panels with its titles and labels
 LINE, MANY = 165, 6  # characters that fit into the width, and how many of a study's notes are written out
@@ -121,7 +124,7 @@ def _missing(frame: pl.DataFrame) -> list[str]:
 def _unmatched(frame: pl.DataFrame) -> list[str]:
     foreign = frame.filter(pl.col("step").is_null() & (pl.col("fraction") > 0))["method"].to_list()
     names = ", ".join(name(method) for method in ordered(foreign))
-    return [f"Trained elsewhere, so not matched with the others: {names}."] if foreign else []
+    return [f"Merged, or trained elsewhere, so not matched with the others: {names}."] if foreign else []
 
 
 def _written(notes: Sequence[str]) -> list[str]:

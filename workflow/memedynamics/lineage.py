@@ -9,6 +9,8 @@ from memedynamics.config import Study
 from memedynamics.errors import InputError
 from memedynamics.methods import SOFT, ExternalMethod, Method, TrainedMethod
 
+NO_WEIGHT = "changes no weight (prompt and prefix tuning), so there is nothing to merge"
+
 
 def parents(method: Method) -> list[str]:
     """The methods that `method` is made of: none, the one it begins at, or those it merges."""
@@ -31,6 +33,7 @@ def seed_of(study: Study, parent: str, seed: int) -> int:
 
 def check(study: Study) -> None:
     """Raise InputError where a method is made of unknown ones, of itself, or of what it cannot be made of."""
+    check_paths(study)
     for name, method in study.methods.items():
         key = "from" if isinstance(method, TrainedMethod) else "of"
         for parent in parents(method):
@@ -43,6 +46,21 @@ def check(study: Study) -> None:
             if reason := _misfit(study, method, study.methods[parent]):
                 key = "from" if isinstance(method, TrainedMethod) else "of"
                 raise InputError(f"study file: methods.{name}.{key}: {parent} {reason}")
+
+
+def check_paths(study: Study) -> None:
+    """Raise InputError where a path of merges runs between what is no method, or cannot be merged."""
+    for place, pair in enumerate(study.merge_path.pairs):
+        for name in pair:
+            if name not in study.methods:
+                near = difflib.get_close_matches(name, study.methods, n=1, cutoff=0.0)[0]
+                raise InputError(f"study file: merge_path.pairs.{place}: no method {name!r}; did you mean {near!r}?")
+            if _is_soft(study, study.methods[name]):
+                raise InputError(f"study file: merge_path.pairs.{place}: {name} {NO_WEIGHT}")
+
+
+def _is_soft(study: Study, method: Method) -> bool:
+    return isinstance(method, TrainedMethod) and (method.adapter or study.adapter).kind in SOFT
 
 
 def _check_cycle(study: Study, name: str, key: str) -> None:
@@ -65,8 +83,7 @@ def is_full(study: Study, method: Method) -> bool:
 def _misfit(study: Study, method: Method, parent: Method) -> str:
     """Why `method` cannot be made of `parent`; empty where it can."""
     if not isinstance(method, TrainedMethod):
-        soft = isinstance(parent, TrainedMethod) and (parent.adapter or study.adapter).kind in SOFT
-        return "changes no weight (prompt and prefix tuning), so there is nothing to merge" if soft else ""
+        return NO_WEIGHT if _is_soft(study, parent) else ""
     own = method.adapter or study.adapter
     if isinstance(parent, ExternalMethod):
         return ""

@@ -92,6 +92,11 @@ def check(method: TrainedMethod, adapter_kind: str, base: BaseModelConfig, store
             f"base_model.dtype: {base.dtype}, but the model's files are in {stored}, which LLaMA-Factory loads as they "
             f"are; set dtype: {stored}, or use backend trl"
         )
+    if method.reference == "parent" and base.dtype != "float32":
+        raise InputError(
+            f"reference parent: LLaMA-Factory adds the parent's adapter to weights in {base.dtype}, and so rounds it; "
+            "use backend trl"
+        )
 
 
 def arguments(config: Config, given: Iterable[str]) -> dict[str, object]:

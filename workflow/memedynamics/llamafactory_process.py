@@ -56,7 +56,7 @@ def train(python: str, arguments: Path, settings: Path, log: Path, variables: Ma
 def _followed(process: subprocess.Popen, log: Path, what: str) -> Iterator[str]:
     """The process's lines as they come, written down; its steps become a progress bar instead."""
     bar = None
-    with log.open("w") as file:
+    with log.open("w", buffering=1) as file:
         for line in process.stdout:
             if not line.startswith(llamafactory_entry.STEP):
                 sys.stderr.write(line)

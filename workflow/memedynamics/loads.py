@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from memedynamics import lineage
 from memedynamics.config import Study, TrainedMethod
-from memedynamics.methods import ON_POLICY
+from memedynamics.methods import ON_POLICY, SOFT
 from memedynamics.plan import Schedule
 
 # Perturbed pictures besides noise: clean, blur, JPEG, blank, another picture.
@@ -29,8 +29,11 @@ def planned(study: Study, rows: dict[tuple[str, str], int], schedules: dict[str,
     trained = [name for name, method in study.methods.items() if isinstance(method, TrainedMethod)]
     # A run that was not trained here has no milestone but its end.
     runs = sum(len(lineage.seeds(study, name)) for name in study.methods)
-    own = runs * final + len(trained) * seeds * between
-    scored = 1 + runs + len(trained) * seeds * (len(study.milestones) - 2)
+    # Runs that do not begin at the base have a start of their own.
+    starts = seeds * sum(_starts_elsewhere(study, study.methods[name]) for name in trained)
+    inner = len(study.milestones) - 2
+    own = runs * final + (len(trained) * seeds * inner + starts) * between
+    scored = 1 + runs + len(trained) * seeds * inner + starts
     probes = probed(study, rows) * samples
     shards = study.scoring.shards
     return [
@@ -48,12 +51,16 @@ def planned(study: Study, rows: dict[tuple[str, str], int], schedules: dict[str,
     ]
 
 
+def _starts_elsewhere(study: Study, method: TrainedMethod) -> bool:
+    return method.start is not None or (method.adapter or study.adapter).kind in SOFT
+
+
 def _unit(method: TrainedMethod) -> str:
     return "pairs" if method.kind == "dpo" else "completions" if method.kind in ON_POLICY else "examples"
 
 
 def own_responses(study: Study, rows: dict[tuple[str, str], int]) -> tuple[int, int]:
-    """Responses that one run draws itself: at all milestones between (a few val prompts), at its end (final sets)."""
+    """Responses that one run draws itself: at a milestone before its end (some val prompts), and at it (final sets)."""
     samples = study.sampling.num_samples
     val = rows.get((study.in_domain, "val"), 0)
     final = {
@@ -61,7 +68,7 @@ def own_responses(study: Study, rows: dict[tuple[str, str], int]) -> tuple[int, 
         "test": rows.get((study.in_domain, "test"), 0),
         "out_of_domain": sum(rows.get((name, "test"), 0) for name in study.out_of_domain),
     }
-    between = (len(study.milestones) - 2) * min(study.own_samples.milestones, val)
+    between = min(study.own_samples.milestones, val)
     return samples * between, samples * sum(final[part] for part in study.own_samples.final)
 
 

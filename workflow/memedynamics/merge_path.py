@@ -6,8 +6,8 @@
    prompt's responses: the `probe_accuracy` of the analysis accuracy, which no sampling noise enters. `kl_forward`:
    KL(π0‖π_t), nat a response, of the same responses, as in the analysis kl.
 3. `…_off_line`: the value minus the straight line between the two ends, prompt by prompt, so that its interval is
-   paired. An accuracy below 0 is a barrier (linear mode connectivity: Frankle et al. 1912.05671); a KL below 0 is what
-   convexity of the KL along the way makes of averaging two updates that pull apart.
+   paired. An accuracy below 0 is a barrier (linear mode connectivity: Frankle et al. 1912.05671); a KL below 0 says
+   that the merge is nearer to the base than its ends are on average.
 4. The ends are the runs themselves, but with their updates written into the weights: under half precision each weight
    is rounded once, while scoring adds an adapter's output to the base's, so they agree to that rounding.
 5. In-domain val alone: nothing is chosen on it, it shows the way.

@@ -42,17 +42,17 @@ def merge(base: Path, method: MergedMethod, parents: Mapping[str, Parent], folde
 def inner(base: Path, first: Parent, second: Parent) -> Inner:
     """Inner products of two runs' updates over all tensors of the model in `base`."""
     total = Inner(0.0, 0.0, 0.0)
-    for name, one, other in progress(_both(base, first, second), "angle", total=len(stored(base))):
+    for one, other in progress(_both(base, first, second), "angle", total=len(stored(base))):
         if one is not None or other is not None:
             one, other = (other * 0 if one is None else one), (one * 0 if other is None else other)
             total = Inner(*(a + b for a, b in zip(total, merging.inner(one, other), strict=True)))
     return total
 
 
-def _both(base: Path, first: Parent, second: Parent) -> Iterator[tuple[str, Tensor | None, Tensor | None]]:
+def _both(base: Path, first: Parent, second: Parent) -> Iterator[tuple[Tensor | None, Tensor | None]]:
     for file, name in stored(base).values():
         tensor = read(file, name)
-        yield name, first.update(name, tensor), second.update(name, tensor)
+        yield first.update(name, tensor), second.update(name, tensor)
 
 
 def write(base: Path, change: Change, folder: Path, what: str) -> None:

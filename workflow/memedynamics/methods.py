@@ -30,9 +30,9 @@ class Adapter(Strict):
 
     kind: AdapterKind = Field(
         "lora",
-        description="lora; rslora (scaled by alpha/√r); dora (magnitude and direction apart); qlora (LoRA on a base held "
-        "in 4-bit NF4 while it trains); ia3 (a factor a channel); prompt (virtual tokens before the prompt); prefix "
-        "(virtual keys and values in every layer); full (all weights of the text decoder)",
+        description="lora; rslora (scaled by alpha/√r); dora (magnitude and direction apart); qlora (LoRA on a base "
+        "held in 4-bit NF4 while it trains); ia3 (a factor a channel); prompt (virtual tokens before the prompt); "
+        "prefix (virtual keys and values in every layer); full (all weights of the text decoder)",
     )
     r: PositiveInt = Field(16, description="rank (LoRA kinds)")
     alpha: PositiveInt | None = Field(None, description="LoRA alpha; empty: 2r")
@@ -41,7 +41,8 @@ class Adapter(Strict):
     layers: str = Field(
         "all",
         description="linear layers of the text decoder that are adapted: all, attention, mlp, qv (query and value), "
-        "qv_high (those of the upper half of the layers), or a regular expression for their whole names",
+        "qv_high (those of the upper half of the layers), or a regular expression for their whole names in the decoder "
+        "(layers.0.self_attn.q_proj)",
     )
     options: dict[str, object] = Field(
         default_factory=dict, description="further arguments of PEFT's config class by their own names"

@@ -35,8 +35,9 @@ It was made by the study {{ study }} with memedynamics, which compares ways of f
 {% if run.num_prompts %}Trained on {{ run.num_prompts }} prompts of {{ in_domain }}/train, \
 {{ "%.1f" % (100 * run.label_balance) }} % of them hateful\
 {% if run.mean_num_correct %}; the base model answered {{ "%.1f" % run.mean_num_correct }} of its samples a prompt \
-right{% endif %}. {% endif %}Numbers below are of data it was not trained on, unless the split is train. The memes \
-themselves are not part of this folder.
+right{% endif %}. Numbers below are of data it was not trained on, unless the split is train.\
+{% else %}What it was trained on is not recorded with this run.{% endif %} The memes themselves are not part of this \
+folder.
 
 ## Method
 
@@ -71,8 +72,8 @@ Research on how fine-tuning changes a vision-language model. It is no moderation
 - It is wrong about as often as the table says on memes like these, and more often on others: see the splits of other \
 datasets, where there are any. What counts as hateful is what the annotators of these datasets decided.
 - Rationales are sampled text. They may be untrue, repeat what they should criticise, and need not be why it answered.
-- Memes turn on culture, language and time. It has seen few languages and none of what came later; detectors of hate \
-speech are known to flag the speech of the groups that they should protect. Nobody should be judged by it alone.
+- Memes turn on culture, language and time. What its data lack it has not learnt; detectors of hate speech are \
+known to flag the speech of the groups that they should protect. Nobody should be judged by it alone.
 - Do not use it to make hateful content, or to find what a filter lets pass.
 
 ## How to load
@@ -84,10 +85,10 @@ speech are known to flag the speech of the groups that they should protect. Nobo
 
 {{ versions }}
 
-Logits of this folder against the policy that the study analysed: largest difference {{ "%.2g" % check.max_logit_gap }}, \
-root mean square {{ "%.2g" % check.rms_logit_gap }} ({{ check.dtype }}; training moved them by \
-{{ "%.2g" % check.rms_logit_moved }}), equal next token at {{ "%.2f" % (100 * check.argmax_agreement) }} % of the \
-positions.
+Logits of the exported folder against the policy that the study analysed: largest difference \
+{{ "%.2g" % check.max_logit_gap }}, root mean square {{ "%.2g" % check.rms_logit_gap }} \
+({{ check.dtype }}; training moved them by {{ "%.2g" % check.rms_logit_moved }}), equal next token \
+at {{ "%.2f" % (100 * check.argmax_agreement) }} % of the positions.
 """
 
 WHOLE = """\
@@ -125,9 +126,18 @@ def escaped(value: object) -> str:
 
 def render(card: Mapping[str, object], header: Mapping[str, object], code: str) -> str:
     """The card of values `card` under a YAML `header`, with `code` as how to load it; a value that lacks raises."""
-    environment = Environment(finalize=escaped, undefined=StrictUndefined, keep_trailing_newline=True)  # noqa: S701
-    written = Raw(yaml.safe_dump(dict(header), sort_keys=False, allow_unicode=True, width=1000))
+    environment = Environment(finalize=escaped, undefined=StrictUndefined, keep_trailing_newline=True)
+    written = Raw(yaml.safe_dump(_lines(header), sort_keys=False, allow_unicode=True, width=10**6))
     return environment.from_string(TEMPLATE).render(**card, header=written, code=Raw(fenced(code)))
+
+
+def _lines(value: object) -> object:
+    """`value` with every text in one line: readers find the header's end by a line of its own."""
+    if isinstance(value, Mapping):
+        return {key: _lines(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_lines(one) for one in value]
+    return " ".join(value.split()) if isinstance(value, str) else value
 
 
 def fenced(code: str) -> str:

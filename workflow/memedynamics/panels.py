@@ -43,6 +43,7 @@ def _hover(row: dict) -> str:
 def curves(figure: go.Figure, row: int, col: int, rows: pl.DataFrame, unit: str, start: float | None) -> None:
     """Every run against the fraction of training, milestones evenly spaced, from `start`, the base's value, at 0.
 
+    Runs that have a row at fraction 0 do not begin at the base, and so at that row.
     The runs of a milestone stand side by side; a method's name stands at its end.
     """
     palette, rows, ends = figures.colours(rows["method"].to_list()), rows.drop_nulls("value"), {}
@@ -55,7 +56,7 @@ def curves(figure: go.Figure, row: int, col: int, rows: pl.DataFrame, unit: str,
     for (method, seed, place), shift in zip(found, _shifts(len(found)), strict=True):
         run = rows.filter((pl.col("method") == method) & (pl.col("seed") == seed)).sort("fraction")
         x = [ticks.index(fraction) + shift for fraction in run["fraction"]]
-        _points(figure, row, col, run, x, palette[method], place, joined_from=start)
+        _points(figure, row, col, run, x, palette[method], place, joined_from=start if run["fraction"][0] else None)
         ends.setdefault(method, []).append(run["value"][-1])
     _end_labels(figure, row, col, ends, palette, edge, _limits(figure, row, col, rows, start))
     named = 0.05 + LETTER * max((len(_short(method)) for method in ends), default=0)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from memedynamics import checkpoints
+from memedynamics import checkpoints, parameters
 from memedynamics.config import Study
 from memedynamics.costs import Cost, needed
 from memedynamics.inventory import Memes
@@ -47,8 +47,8 @@ def methods(study: Study, schedules: dict[str, Schedule], model: Path | None) ->
 def _needs(study: Study, method: TrainedMethod, model: Path) -> tuple[str, str, str]:
     """What `method` trains of the model in `model`: parameters, memory, bytes of a milestone."""
     adapter, whole = method.adapter or study.adapter, checkpoints.count_parameters(model)
-    count, full = checkpoints.trainable_parameters(model, adapter), adapter.kind == "full"
-    quantised = checkpoints.linear_parameters(model) if adapter.kind == "qlora" else 0
+    count, full = parameters.trainable_parameters(model, adapter), adapter.kind == "full"
+    quantised = parameters.linear_parameters(model) if adapter.kind == "qlora" else 0
     taken = memory(whole, count, study.base_model.dtype, quantised, full, method.kind in WITH_REFERENCE)
     saved = whole * BYTES[checkpoints.stored_dtype(model)] if full else count * BYTES["float32"]
     return f"{count / 1e6:.2f} M", size(taken), size(saved)

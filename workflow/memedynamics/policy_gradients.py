@@ -107,6 +107,7 @@ class Taker:
     beta: float
     group: int
     sketches: dict[str, Sketch] = field(default_factory=dict)  # by part, made when it is first met
+    own_start: bool = False  # at fraction 0 too the policy is not the base
 
     def take(
         self, memes: pl.DataFrame, asked: Sequence[Prompted], batches: Iterable[Sequence[int]], fraction: float
@@ -134,7 +135,8 @@ class Taker:
 
     def _responded(self, asked: Sequence[Prompted], baselines: np.ndarray, fraction: float) -> list[Responded]:
         images = [open_image(one.image) for one in asked]
-        ratios = self._log_ratios(asked, images) if fraction else [0.0] * len(asked)
+        moved = fraction or self.own_start
+        ratios = self._log_ratios(asked, images) if moved else [0.0] * len(asked)
         return [
             Responded(
                 one.content,

@@ -43,7 +43,8 @@ def read_off(policy: nn.Module, head: Tensor, inputs: Mapping[str, Tensor]) -> T
     cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
     states = vlm.hidden_states(policy, **cast).last_hidden_state
     picked = states[torch.arange(len(last), device=states.device), last.to(states.device)]
-    return (picked.float() @ head.float().T).squeeze(-1)
+    # Not a matrix product, which autocast would round to bfloat16.
+    return (picked.float() * head.float()).sum(-1)
 
 
 def fed(
@@ -67,6 +68,15 @@ class ScalarModel(nn.Module):
         width = vlm.bare(policy).get_output_embeddings().weight.shape[1]
         self.head = nn.Linear(width, 1, bias=False, device=policy.device, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)
+
+    def activation_checkpointing_enable(self, **settings: object) -> None:
+        """The policy's, for the trainer that asks the module around it."""
+        vlm.bare(self.policy).activation_checkpointing_enable(**settings)
+
+    @property
+    def is_activation_checkpointing(self) -> bool:
+        """Whether the policy's is on."""
+        return vlm.bare(self.policy).is_activation_checkpointing
 
     def rewards(self, **inputs: Tensor) -> Tensor:
         """Rewards (N,) of the responses in `inputs`, as `fed` gives them."""

@@ -75,10 +75,6 @@ def trainer(
     model: ScalarModel, processor: ProcessorMixin, rows: pl.DataFrame, config: TrainingArguments
 ) -> RewardTrainer:
     """The trainer of `model` on the pairs in `rows` (examples.training_rows)."""
-    if config.gradient_checkpointing:
-        # The trainer would look for it on the module around the policy.
-        model.policy.gradient_checkpointing_enable({"use_reentrant": False})
-        config.gradient_checkpointing = False
     hooks = [callbacks.History(counts_on=True), callbacks.Progress("REWARD MODEL")]
     collate = reward_model.collator(model.policy, processor)
     made = RewardTrainer(model, config, collate, rows.to_dicts(), callbacks=hooks)

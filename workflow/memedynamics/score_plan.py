@@ -50,7 +50,7 @@ def passes(
 
 
 def with_pairs(texts: pl.DataFrame, rule: Rule = "paired") -> pl.DataFrame:
-    """Probes (`texts`) with the samples that make each prompt's pair by `rule`, on its base samples; empty where none."""
+    """Probes (`texts`) with the samples that make each prompt's pair by `rule`, on base samples; empty where none."""
     paired = pairs(texts, rule).with_columns(probe_kind=pl.lit("base_sample"))
     return texts.join(paired, ["probe_kind", *MEME], "left", maintain_order="left").select(COLUMNS)
 

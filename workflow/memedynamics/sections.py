@@ -159,6 +159,15 @@ class Attention(Strict):
     batch_size: PositiveInt = Field(8, description="memes a batch")
 
 
+class MergePath(Strict):
+    """Policies between two runs: what their merge is worth all the way from one to the other."""
+
+    pairs: list[tuple[Name, Name]] = Field(
+        default_factory=list, description="pairs of methods; empty: no such analysis"
+    )
+    memes: PositiveInt = Field(64, description="val memes, stratified by label")
+
+
 class Gradients(Strict):
     """Gradients of the methods' objectives on the same batch."""
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
-from memedynamics import checkpoints, deltas, merged_model, sources, vlm
+from memedynamics import adapters, checkpoints, deltas, merged_model, policies, sources, vlm
+from memedynamics.config import BaseModelConfig
 from memedynamics.errors import InputError
 from memedynamics.external import ADAPTER, WHERE
 from memedynamics.merge_parents import open_parent
@@ -52,7 +53,7 @@ def write_model(base: Path, milestones: Path, run: Path, folder: Path) -> None:
 
 
 def write_adapter(milestone: Path, folder: Path, hub_base: str | None) -> None:
-    """The adapter of `milestone` in `folder`, naming the base model by its hub id rather than by a path of this machine."""
+    """The adapter of `milestone` in `folder`, naming the base by its hub id rather than by a path."""
     folder.mkdir(parents=True)
     shutil.copyfile(milestone / ADAPTER, folder / ADAPTER)
     config = json.loads((milestone / WHERE).read_text()) | {"base_model_name_or_path": hub_base}
@@ -69,6 +70,25 @@ def logits(model: PreTrainedModel, inputs: Sequence[dict[str, Tensor]]) -> Itera
 def prompts(processor: ProcessorMixin, memes: Sequence[tuple[str, object]]) -> list[dict[str, Tensor]]:
     """Model inputs of each (content, picture)."""
     return [vlm.encode(processor, [content], [image]) for content, image in memes]
+
+
+def check(
+    model: Path, milestones: Path, kind: str, exported: Path, base: BaseModelConfig, inputs: Sequence[dict[str, Tensor]]
+) -> dict[str, float | int | str]:
+    """`compare` of the end of the run of `kind` in `milestones` with the folder `exported`, on prompts `inputs`.
+
+    Raises InputError where they differ by more than the dtype's rounding. Of a soft prompt the copied adapter is read.
+    """
+    choose = policies.load(model, base, kind, milestones, [1.0])
+    policy, before = (list(logits(choose(name), inputs)) for name in ("1", None))
+    del choose  # room for the exported model
+    if is_soft(milestones / "1"):
+        loaded = adapters.load_adapters(vlm.load_model(model, base.dtype), {"1": exported / "adapter"})
+    else:
+        loaded = vlm.load_model(exported, base.dtype, base.attn_implementation)
+    found = compare(policy, before, logits(loaded, inputs), base.dtype)
+    refuse_unequal(found, milestones / "1")
+    return found
 
 
 def compare(
@@ -101,7 +121,7 @@ def refuse_unequal(found: dict[str, float | int | str], where: Path) -> None:
     """Raise InputError where the exported model is not the policy, within its dtype's rounding; NaN never is."""
     if not found["rms_logit_gap"] <= found["tolerance"]:
         raise InputError(
-            f"{where}: its logits are {found['rms_logit_gap']:.3g} (root mean square) off those of the exported folder, "
-            f"tolerance {found['tolerance']:g} in {found['dtype']}: this adapter does not go into weights of this "
-            "dtype; serve the adapter on the base, or export from a float32 base"
+            f"{where}: its logits are {found['rms_logit_gap']:.3g} (root mean square) off those of the exported "
+            f"folder, tolerance {found['tolerance']:g} in {found['dtype']}: this adapter does not go into weights of "
+            "this dtype; serve the adapter on the base, or export from a float32 base"
         )

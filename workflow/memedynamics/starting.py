@@ -44,14 +44,26 @@ def starting_policy(
     if full:
         model = load_model(end or folder, "float32", base.attn_implementation)
         model.config._name_or_path = str(end if reference == "parent" else folder)
-        return unfrozen(model)
+        return _named(unfrozen(model), start)
     if adapter.kind == "qlora":
         model = load_quantised(folder, base)
     else:
         model = load_model(folder, base.dtype, base.attn_implementation)
-    if end and soft_prompts.is_soft(end):
-        return soft_prompts.load(model, end, trainable=True)
-    return PeftModel.from_pretrained(model, end, is_trainable=True) if end else model
+    if end is None:
+        return model
+    load = soft_prompts.load_trainable if soft_prompts.is_soft(end) else _load_trainable
+    return _named(load(model, end), start)
+
+
+def _load_trainable(model: PreTrainedModel, folder: Path) -> PeftModel:
+    return PeftModel.from_pretrained(model, folder, is_trainable=True)
+
+
+def _named(policy: PreTrainedModel | PeftModel, start: Path | None) -> PreTrainedModel | PeftModel:
+    # The method of runs/{method}/seed{seed}/milestones, for run.json.
+    if start:
+        policy.starts_at = start.parents[1].name
+    return policy
 
 
 def unfrozen(model: PreTrainedModel) -> PreTrainedModel:

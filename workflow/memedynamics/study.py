@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ValidationError
 
-from memedynamics import lineage
+from memedynamics import lineage, modes
 from memedynamics.config import Adapter, Study, TrainedMethod
 from memedynamics.errors import InputError
 from memedynamics.methods import ON_POLICY, EntropyMinimisation
@@ -31,6 +31,7 @@ def load_study(raw: Mapping[str, object]) -> Study:
     _check_hub(study)
     study = study.model_copy(update={"methods": {name: _whole(m, study) for name, m in study.methods.items()}})
     lineage.check(study)
+    _check_modes(study)
     return _trial(study) if study.trial else study
 
 
@@ -71,6 +72,7 @@ def warnings_of(study: Study) -> list[str]:
             *_adapter_differences(study, name, method),
             *_prompt_differences(study, name, method),
             *_argument_differences(study, name, method),
+            *_recipe_differences(name, method),
         ]
     ]
     lines += [UNMATCHED + line for key in ("bf16", "fp16") for line in _precision_differences(study, trained, key)]
@@ -124,6 +126,18 @@ def _argument_differences(study: Study, name: str, method: TrainedMethod) -> lis
     return lines
 
 
+def _recipe_differences(name: str, method: TrainedMethod) -> list[str]:
+    """Where a method begins, or learns from, something else than the others do."""
+    departures = {
+        "from": method.start and f"= {method.start!r} but base_model is where the others begin",
+        "target": method.target != "chosen" and f"= {method.target!r} but preferences hold what the others learn from",
+        "pairs": method.pairs == "judge" and "= 'judge' but preferences are paired by the labels for the others",
+        "backend": method.backend != "trl"
+        and f"= {method.backend!r} but the others are trained by TRL (backend = 'trl')",
+    }
+    return [f"methods.{name}.{key} {text}" for key, text in departures.items() if text]
+
+
 def _precision_differences(study: Study, trained: Mapping[str, TrainedMethod], key: str) -> list[str]:
     """Methods whose `key` (bf16, fp16) differs from the first method's; overrides of training are named elsewhere."""
     if key in study.training or not trained:
@@ -151,14 +165,25 @@ def _whole(method: BaseModel, study: Study) -> BaseModel:
     return method.model_copy(update={"adapter": adapter_of(study.adapter, method)})
 
 
+def _check_modes(study: Study) -> None:
+    """Raise InputError where a method's adapter and arguments do not go together."""
+    for name, method in study.methods.items():
+        if isinstance(method, TrainedMethod) and method.backend == "trl":
+            try:
+                modes.check(method.adapter or study.adapter, {**study.training, **method.args})
+            except InputError as error:
+                raise InputError(f"study file: methods.{name}: {error}") from None
+
+
 def _check_hub(study: Study) -> None:
-    source = study.base_model
-    looks_like_hub = source.source != "demo" and re.fullmatch(r"[\w.-]+/[\w.-]+", source.source)
-    if looks_like_hub and source.revision is None and not _exists(source.source):
-        raise InputError(
-            f"study file: base_model.revision is missing: {source.source!r} is not a folder here, and a hub id needs a "
-            "pinned commit (the 40 hex digits on the model's page under 'Files and versions')"
-        )
+    models = {"base_model": study.base_model, "judge.model": study.judge and study.judge.model}
+    for key, source in models.items():
+        looks_like_hub = source and source.source != "demo" and re.fullmatch(r"[\w.-]+/[\w.-]+", source.source)
+        if looks_like_hub and source.revision is None and not _exists(source.source):
+            raise InputError(
+                f"study file: {key}.revision is missing: {source.source!r} is not a folder here, and a hub id needs a "
+                "pinned commit (the 40 hex digits on the model's page under 'Files and versions')"
+            )
 
 
 def _exists(path: str) -> bool:
@@ -210,8 +235,16 @@ def _no_kind(context: Mapping[str, str]) -> str:
     if context["tag"] == "ppo":
         return "no trainer has PPO for vision-language models any more; use rloo or grpo with reward: model"
     kinds = re.findall(r"'([^']+)'", context["expected_tags"])
-    near = difflib.get_close_matches(context["tag"], kinds, n=1, cutoff=0.0)[0]
+    near = min(
+        kinds,
+        key=lambda kind: (-difflib.SequenceMatcher(None, context["tag"], kind).ratio(), _moved(context["tag"], kind)),
+    )
     return f"no kind {context['tag']!r}; did you mean {near!r}? There are {', '.join(kinds)}"
+
+
+def _moved(word: str, kind: str) -> bool:
+    """Whether letters are missing or too many, and not merely in another order: breaks ties of likeness."""
+    return sorted(word) != sorted(kind)
 
 
 def _keys(path: list[str]) -> list[str]:

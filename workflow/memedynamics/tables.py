@@ -142,7 +142,11 @@ SCHEMAS: dict[str, pa.Schema] = {
             field("text", pa.string(), "completion"),
             field("rewards", pa.map_(pa.string(), pa.float64()), "each reward by name, unweighted"),
             field("reward", pa.float64(), "weighted sum of the rewards"),
-            field("advantage", pa.float64(), "reward relative to its group, as the trainer computes it"),
+            field(
+                "advantage",
+                pa.float64(),
+                "reward relative to its group, as the trainer computes it (rloo: before its KL)",
+            ),
         ]
     ),
     "traces": pa.schema(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from memedynamics import adapters, export_card, policies, servable, tables, vlm
+from memedynamics import export_card, servable, tables, vlm
 from memedynamics.config import BaseModelConfig
 from memedynamics.export_card import Story
 from memedynamics.images import open_image
@@ -34,7 +34,7 @@ def main(
     seed: int,
     threads: int,
 ) -> None:
-    """Write `folder` of the end of the run in `milestones`; `data` of all splits, `analyses` as far as there are any."""
+    """Write `folder` of the end of the run in `milestones`; `data` of all splits, `analyses` that are there."""
     torch.set_num_threads(threads)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -45,20 +45,10 @@ def main(
         servable.write_model(model, milestones, run, partial)
     if record["kind"] == "adapter":
         servable.write_adapter(milestones / "1", partial / "adapter", export_card.hub_id(manifest))
-
     memes = tables.read_all(data, "data").filter(dataset=in_domain, split="val").sort("id").head(CHECKED)
     shown = [user_text(prompt, questions[in_domain], text) for text in memes["text"]]
     inputs = servable.prompts(vlm.load_processor(model), list(zip(shown, map(open_image, memes["image"]), strict=True)))
-    choose = policies.load(model, base, record["kind"], milestones, [1.0])
-    policy, before = (list(servable.logits(choose(name), inputs)) for name in ("1", None))
-    del choose  # room for the exported model
-    if soft:
-        loaded = adapters.load_adapters(vlm.load_model(model, base.dtype), {"1": partial / "adapter"})
-    else:
-        loaded = vlm.load_model(partial, base.dtype, base.attn_implementation)
-    found = servable.compare(policy, before, servable.logits(loaded, inputs), base.dtype)
-    servable.refuse_unequal(found, milestones / "1")
-
+    found = servable.check(model, milestones, record["kind"], partial, base, inputs)
     study = str(tables.provenance.get("study", ""))
     story = Story(study, method, seed, recipe, shared, record, manifest, hub_datasets, in_domain)
     filled = export_card.values(story, data, analyses, found)

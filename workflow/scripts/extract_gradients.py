@@ -54,7 +54,7 @@ def main(
     elif left:
         load = policies.load(model, base, record["kind"], milestones, wanted)
         choose = load if run else policy_gradients.fresh(load(None), adapter)
-        taker = policy_gradients.Taker(choose, vlm.load_processor(model), prompt, beta, group)
+        taker = policy_gradients.Taker(choose, vlm.load_processor(model), prompt, beta, group, own_start=bool(run))
         for fraction in left:
             asked = policy_gradients.prompted(memes, samples.filter(samples["fraction"] == fraction), prompt, questions)
             batches = progress(cut(range(len(memes)), settings.batch_size), f"gradients at {fraction:g}")

@@ -18,7 +18,7 @@ import venv
 from pathlib import Path
 
 GIVEN = "MEMEDYNAMICS_LLAMAFACTORY"
-ASK = "from importlib.metadata import version as v; print({n: v(n) for n in %r})"
+ASK = "import json; from importlib.metadata import version as v; print(json.dumps({n: v(n) for n in %r}))"
 PACKAGES = ("llamafactory", "torch", "transformers", "trl", "peft", "accelerate", "datasets")
 
 
@@ -28,10 +28,10 @@ def main(pins: Path, environment: Path, log: str) -> None:
         python = os.environ.get(GIVEN) or (sys.executable if importlib.util.find_spec("llamafactory") else None)
         python = python or str(built(pins, environment.parent))
         found = run([python, "-c", ASK % (PACKAGES,)], stdout=subprocess.PIPE).stdout
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
         sys.exit(f"error: LLaMA-Factory's environment could not be made: {error}; what failed stands in {log}")
     partial = environment.with_name(f".{environment.name}.partial")
-    partial.write_text(json.dumps({"python": python, "packages": found.strip()}, indent=1) + "\n")
+    partial.write_text(json.dumps({"python": python, "packages": json.loads(found)}, indent=1) + "\n")
     partial.replace(environment)
 
 

@@ -7,11 +7,17 @@ from memedynamics.job import run
 from memedynamics.readers import huggingface
 
 
-def main(source: BaseModelConfig, datasets: dict[str, Dataset], methods: dict[str, ExternalMethod]) -> None:
+def main(
+    source: BaseModelConfig,
+    datasets: dict[str, Dataset],
+    methods: dict[str, ExternalMethod],
+    judge: BaseModelConfig | None = None,
+) -> None:
     """Fetch what the study names by hub id; what is there already costs a few requests."""
-    if sources.is_hub_id(source.source):
-        checkpoints.check_folder(sources.fetch(source.source, source.revision, "base_model.source"))
-        print(f"base_model: {source.source} at {source.revision}")
+    for key, model in {"base_model": source, "judge.model": judge}.items():
+        if model and sources.is_hub_id(model.source):
+            checkpoints.check_folder(sources.fetch(model.source, model.revision, f"{key}.source"))
+            print(f"{key}: {model.source} at {model.revision}")
     for name, method in methods.items():
         if sources.is_hub_id(method.path):
             sources.fetch(method.path, method.revision, f"methods.{name}.path")

@@ -70,8 +70,9 @@ def main(
         given = (config, beginning, processor, examples, adapter, graders, None, on_policy)
         return trainer(*given, reference=method.reference)
 
-    found, away = {}, start is not None and method.reference == "base"
-    for name, invariant in measure(few, policy, begun, made, work / "milestone", TOLERANCE[base.dtype], away):
+    found, fresh = {}, start is None
+    away = not fresh and method.reference == "base"
+    for name, invariant in measure(few, policy, begun, made, work / "milestone", TOLERANCE[base.dtype], fresh, away):
         require(name, invariant, kind, base.dtype)
         found[name] = {**invariant._asdict(), "ok": invariant.ok}
     report.write_text(json.dumps(found, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Direct preference optimisation (Rafailov et al., 2305.18290) on the pairs; the reference is the base model."""
+"""Direct preference optimisation (Rafailov et al., 2305.18290) on pairs; reference: the base model, or the parent."""
 
 from pathlib import Path
 
@@ -37,8 +37,8 @@ def main(
     args = {**matched.training, **method.args}
     config = trainer_config("dpo", args, work / "checkpoints", seed, matched.base.dtype)
     adapter, hooks = method.adapter or matched.adapter, runs.hooks(method.kind, config, fractions, work, run)
-    policy = starting_policy(model, matched.base, adapter, start)
-    made = trainer(config, policy, load_processor(model), rows, adapter, hooks=hooks)
+    policy = starting_policy(model, matched.base, adapter, start, method.reference)
+    made = trainer(config, policy, load_processor(model), rows, adapter, hooks=hooks, reference=method.reference)
     runs.carry_out(made, rows, fractions, work, outputs)
 
 

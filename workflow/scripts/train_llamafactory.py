@@ -11,7 +11,7 @@ from memedynamics.job import run
 from memedynamics.llamafactory_data import PLACEHOLDERS
 from memedynamics.methods import Matched, TrainedMethod
 from memedynamics.starting import starting_policy
-from memedynamics.trainer_arguments import checked
+from memedynamics.targets import targeted
 from memedynamics.training import trainer_config
 
 
@@ -39,9 +39,10 @@ def main(
     llamafactory.check(method, adapter.kind, base, stored_dtype(model))
     python = llamafactory_process.interpreter(environment)
     trl, own = llamafactory.split(kind, {**matched.training, **method.args})
-    config = trainer_config(kind, checked(kind, trl), work / "checkpoints", seed, base.dtype)
+    config = trainer_config(kind, trl, work / "checkpoints", seed, base.dtype)
     pairs, memes = tables.read(preferences, "preferences"), tables.read(data, "data")
     rows = training_rows(pairs, memes, matched.prompt, matched.question, "paired")
+    rows = targeted(rows, memes, matched.prompt, method.target)
     found = starting_policy(model, base, adapter, start, method.reference)
     policy = llamafactory_run.begin(found, adapter, seed, work / "adapter")
     llamafactory_run.write_inputs(kind, rows, policy, model, fractions, work)
