@@ -32,20 +32,26 @@ check: setup
 	snakemake --lint
 
 test: check
+	snakemake --cores 1 --quiet rules host -- llamafactory_env
 	pytest -n 2 -m "not workflow"
 	pytest -m workflow
 
-# Pin every dependency, direct or not, in a fresh environment; the conda twin holds the same pins.
+# Pin every dependency, direct or not, each in a fresh environment; the conda twins hold the same pins.
+PORTABLE := sed -E 's/^torch==/torch===/; s/^((nvidia|cuda)-.*|triton=.*)/\1 ; sys_platform == "linux"/'
+
 lock:
-	$(PYTHON) -m venv .lock
+	rm -rf .lock && $(PYTHON) -m venv .lock
 	.lock/bin/pip install --quiet --requirement envs/main.in
-	.lock/bin/pip freeze | sed -E 's/^torch==/torch===/; s/^((nvidia|cuda)-.*|triton=.*)/\1 ; sys_platform == "linux"/' > envs/main.txt
+	.lock/bin/pip freeze | $(PORTABLE) > envs/main.txt
 	.lock/bin/pip install --quiet --requirement envs/dev.in
 	.lock/bin/pip freeze | grep -vxFf <(sed -E 's/===/==/; s/ ;.*//' envs/main.txt) > envs/dev.txt
+	rm -rf .lock && $(PYTHON) -m venv .lock
+	.lock/bin/pip install --quiet --requirement envs/llamafactory.in
+	.lock/bin/pip freeze | $(PORTABLE) > envs/llamafactory.txt
 	rm -rf .lock
-	$(MAKE) envs/main.yaml
+	$(MAKE) envs/main.yaml envs/llamafactory.yaml
 
-envs/main.yaml: envs/main.txt
-	@{ echo "# The conda twin of main.txt, for --sdm conda; made by make lock."; \
-	   printf 'name: memedynamics\nchannels:\n  - conda-forge\ndependencies:\n  - python =3.11\n  - pip\n  - pip:\n'; \
-	   grep -v '^#' envs/main.txt | sed "s/.*/      - '&'/"; } > $@
+envs/%.yaml: envs/%.txt
+	@{ echo "# The conda twin of $*.txt, for --sdm conda; made by make lock."; \
+	   printf 'name: memedynamics-$*\nchannels:\n  - conda-forge\ndependencies:\n  - python =3.11\n  - pip\n  - pip:\n'; \
+	   grep -v '^#' envs/$*.txt | sed "s/.*/      - '&'/"; } > $@

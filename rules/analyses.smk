@@ -202,3 +202,17 @@ use rule accuracy as merge_path with:
         f"{ROOT}/benchmarks/merge_path.tsv"
     params:
         **task("merge_path", cfg={"pairs": STUDY.merge_path.pairs, "resamples": STUDY.resamples}),
+
+
+use rule accuracy as parity with:
+    input:
+        runs=FOLDERS["runs"],
+        histories=FOLDERS["histories"],
+    output:
+        table=f"{ROOT}/analyses/parity.parquet",
+    log:
+        f"{ROOT}/logs/parity.log",
+    benchmark:
+        f"{ROOT}/benchmarks/parity.tsv"
+    params:
+        **task("parity", cfg={"twins": TWINS, "in_domain": IN_DOMAIN}),

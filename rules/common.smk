@@ -14,6 +14,7 @@ from memedynamics.fingerprint import fingerprint, user_files
 from memedynamics.methods import GRPO, ON_POLICY, WITHOUT_PAIRS, rule_of
 from memedynamics.milestones import label
 from memedynamics.judge_prompts import load_judge_prompt
+from memedynamics.parity import twins
 from memedynamics.prompts import load_prompt
 from memedynamics.study import TRIAL_ROWS, check_questions, load_study, plain, warnings_of
 
@@ -82,7 +83,8 @@ def task(script, cfg=None, rule=None, **folders):
 def code_of(script):
     """Fingerprint of a script, the library it reaches and the user's own rewards where it grades."""
     own = user_files(STUDY.rewards, Path.cwd())
-    pins = [Path(workflow.basedir, "envs/main.txt")] if STUDY.strict_env else []
+    names = ["main", "llamafactory"] if "llamafactory" in script else ["main"]
+    pins = [Path(workflow.basedir, f"envs/{name}.txt") for name in names] if STUDY.strict_env else []
     here = Path(workflow.basedir)
     return fingerprint(here / script, here / "workflow/memedynamics", rewards=own, verbatim=pins)
 
@@ -227,6 +229,8 @@ DEMO_DATA = {"train": f"{ROOT}/data/{IN_DOMAIN}/train.parquet"} if DEMO else {}
 BASE_MODEL = {"source": plain(STUDY.base_model), **(TRAINED_ON if DEMO else {})}
 LAUNCH = "accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
 PLAN = {"study": plain(FULL), "splits": SPLITS}
+# Runs of LLaMA-Factory beside the same ones of TRL.
+TWINS = twins(STUDY.methods)
 ANALYSES = [
     "accuracy",
     "kl",
@@ -240,6 +244,7 @@ ANALYSES = [
     "summary",
     *(["judgement"] if JUDGE else []),
     *(["merge_path"] if STUDY.merge_path.pairs else []),
+    *(["parity"] if TWINS else []),
 ]
 # Where analyses find what they reduce: folders for the scripts, the same file by file for Snakemake.
 SCORED = ["base/seed0", *RUN_NAMES]

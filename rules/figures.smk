@@ -142,3 +142,14 @@ use rule figure_accuracy as figure_merge_path with:
         f"{ROOT}/logs/figures/merge_path.log",
     params:
         **task("figure_merge_path", cfg={"notes": UNMATCHED}),
+
+
+use rule figure_accuracy as figure_parity with:
+    input:
+        table=rules.parity.output.table,
+    output:
+        figure=f"{ROOT}/figures/parity.html",
+    log:
+        f"{ROOT}/logs/figures/parity.log",
+    params:
+        **task("figure_parity", cfg={"notes": UNMATCHED}),

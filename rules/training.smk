@@ -108,12 +108,9 @@ rule llamafactory_env:
         environment=LLAMAFACTORY,
     log:
         f"{ROOT}/logs/llamafactory_env.log",
+    localrule: True
     conda:
         "../envs/llamafactory.yaml"
-    threads: 1
-    resources:
-        mem_mb=grows(8000),
-        runtime=grows(60),
     shell:
         "python workflow/scripts/llamafactory_env.py {input.pins:q} {output.environment:q} {log:q} > {log:q} 2>&1"
 
@@ -123,7 +120,7 @@ rule train_llamafactory:
         unpack(made_of),
         model=rules.base_model.output.model,
         data=f"{ROOT}/data/{IN_DOMAIN}/train.parquet",
-        environment=rules.llamafactory_env.output.environment,
+        environment=ancient(rules.llamafactory_env.output.environment),
     output:
         **rules.train_sft.output,
     log:

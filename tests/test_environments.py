@@ -4,6 +4,7 @@ import re
 from importlib import metadata
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -17,7 +18,7 @@ def pins(name):
 
 
 def test_every_pin_is_exact():
-    for line in pins("main.txt") + pins("dev.txt"):
+    for line in pins("main.txt") + pins("dev.txt") + pins("llamafactory.txt"):
         assert re.fullmatch(r"[\w.-]+(==|===)[\w.+]+( ; sys_platform == \"linux\")?", line), line
 
 
@@ -25,9 +26,10 @@ def test_torch_is_pinned_so_that_no_local_build_matches():
     assert "torch===2.13.0" in pins("main.txt")
 
 
-def test_conda_twin_has_the_same_pins():
-    environment = yaml.safe_load((ENVS / "main.yaml").read_text())
-    assert environment["dependencies"][-1]["pip"] == pins("main.txt")
+@pytest.mark.parametrize("name", ["main", "llamafactory"])
+def test_conda_twin_has_the_same_pins(name):
+    environment = yaml.safe_load((ENVS / f"{name}.yaml").read_text())
+    assert environment["dependencies"][-1]["pip"] == pins(f"{name}.txt")
 
 
 def test_pins_are_what_is_installed_and_leave_nothing_out():

@@ -104,7 +104,7 @@ class TrainedMethod(Strict):
     def _keys_fit_the_kind(self) -> "TrainedMethod":
         fits = {
             "backend": self.backend == "trl" or self.kind in ("sft", "dpo"),
-            "target": self.target == "chosen" or self.kind == "sft",
+            "target": self.target == "chosen" or (self.kind == "sft" and self.backend == "trl"),
             "pairs": self.pairs == "labels" or self.kind in OF_PAIRS,
             "reward": self.reward == "rules" or self.kind in REWARDED,
             "reference": self.reference is None or (self.start is not None and self.kind in WITH_REFERENCE),
@@ -126,7 +126,7 @@ class TrainedMethod(Strict):
 
 _WHERE = {
     "backend": "; LLaMA-Factory trains sft and dpo here",
-    "target": "; it is for sft alone",
+    "target": "; it is for sft that TRL trains",
     "pairs": "; only sft, dpo and kto train on pairs",
     "reward": "; only methods that weigh their own responses by rewards have one",
     "reference": "; it is for a method with `from` whose loss has a reference",
