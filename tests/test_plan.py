@@ -64,3 +64,38 @@ def test_loads_by_hand():
     # Base once, 2 trained runs × 2 later milestones, 1 external run × 1 on 20 probed prompts; everybody's own samples.
     assert found["score"].units == (1 + 2 * 2 + 1) * 20 * 4 + 4 * (3 * 60 + 2 * 3)
     assert found["score"].jobs == 4
+
+
+def test_loads_of_what_is_made_of_others_by_hand():
+    """Two seeds; one curriculum, one merge, one path of merges, a judge and a reward model on 100 train memes."""
+    study = load_study(
+        {
+            "study": "x",
+            "base_model": {"source": "demo"},
+            "datasets": {"p": {"reader": "pictograms"}},
+            "in_domain": "p",
+            "methods": {
+                "sft": {"kind": "sft"},
+                "then": {"kind": "dpo", "from": "sft", "reference": "base"},
+                "soup": {"kind": "merge", "how": "linear", "of": ["sft", "then"]},
+            },
+            "judge": {},
+            "reward_model": {"args": {"num_train_epochs": 2}},
+            "merge_path": {"pairs": [["sft", "then"]], "memes": 8},
+            "seeds": [1, 2],
+            "milestones": [0, 0.5, 1],
+            "sampling": {"num_samples": 4},
+            "own_samples": {"milestones": 3},
+        }
+    )
+    rows = {("p", "train"): 100, ("p", "val"): 20, ("p", "test"): 20}
+    schedules = {name: plan.schedule(80, batch=8) for name in ("sft", "then")}
+    found = {load.rule: load for load in loads.planned(study, rows, schedules)}
+    # 100 / 8 = 12.5 steps an epoch, 2 epochs.
+    assert found["train_reward_model"].units == 25 and found["judge"].units == 200
+    assert found["merge"].units == found["extract_merge_path"].jobs == 2
+    assert found["extract_merge_path"].units == 2 * 20 * 8
+    # Each curriculum: at 2 milestones the parent's and its own 12 answers, and 160 at its end.
+    assert found["score_to_parent"].units == 2 * (2 * 2 * 12 + 160)
+    # 3 methods × 2 seeds at the end; trained ones between on 3 memes; a curriculum at its start too.
+    assert found["sample_policy"].units == 4 * (6 * 40 + 4 * 3 + 2 * 3)

@@ -1,15 +1,20 @@
 """What every costly rule of a study has to do: jobs and units of work. Arithmetic alone: no torch, no files."""
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from memedynamics import lineage
 from memedynamics.config import Study, TrainedMethod
-from memedynamics.methods import ON_POLICY, SOFT
+from memedynamics.methods import ON_POLICY, SOFT, MergedMethod
 from memedynamics.plan import Schedule
 
 # Perturbed pictures besides noise: clean, blur, JPEG, blank, another picture.
 PERTURBATIONS = 5
+
+
+# Policies on a path of merges: eleven points, two ways, which share their ends.
+POINTS = 20
 
 
 class Load(NamedTuple):
@@ -48,7 +53,31 @@ def planned(study: Study, rows: dict[tuple[str, str], int], schedules: dict[str,
         Load("sample_policy", runs, own, "responses", True),
         Load("score", (runs + 1) * shards, scored * probes + own, "responses", True),
         *extractions(study, rows, runs, scored),
+        *made_of_others(study, rows),
     ]
+
+
+def made_of_others(study: Study, rows: Mapping[tuple[str, str], int]) -> list[Load]:
+    """Judge, reward model, curricula and merges, where the study has them; pairs as if every prompt gave one."""
+    train, val = rows[study.in_domain, "train"], rows[study.in_domain, "val"]
+    seeds, between = len(study.seeds), study.sampling.num_samples * min(study.own_samples.milestones, val)
+    chained = seeds * sum(bool(getattr(method, "start", None)) for method in study.methods.values())
+    # On the parent's answers at every milestone, and on its own there and at its end.
+    against = 2 * between * (len(study.milestones) - 1) + own_responses(study, rows)[1]
+    merged = sum(len(lineage.seeds(study, name)) for name, m in study.methods.items() if isinstance(m, MergedMethod))
+    paths = seeds * len(study.merge_path.pairs)
+    given = {**study.training, **study.reward_model.args} if study.reward_model else {}
+    batch = int(given.get("per_device_train_batch_size", 8)) * int(given.get("gradient_accumulation_steps", 1))
+    epochs = float(given.get("num_train_epochs", 3))
+    steps = max(0, int(given.get("max_steps", -1))) or math.ceil(train / batch * epochs)
+    found = [
+        Load("judge", study.judge is not None, 2 * train, "pairs", True),
+        Load("train_reward_model", study.reward_model is not None, steps, "steps", True),
+        Load("score_to_parent", chained * study.scoring.shards, chained * against, "responses", True),
+        Load("merge", merged, merged, "merges", False),
+        Load("extract_merge_path", paths, paths * POINTS * min(study.merge_path.memes, val), "memes", True),
+    ]
+    return [load for load in found if load.jobs]
 
 
 def _starts_elsewhere(study: Study, method: TrainedMethod) -> bool:

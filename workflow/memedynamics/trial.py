@@ -36,6 +36,7 @@ def measure(root: Path, study: Study, batches: dict[str, int]) -> dict[str, Cost
         "score": _scoring(root),
         **{f"extract_{name}": _extraction(root, name) for name in UNITS},
     }
+    found |= {rule: measured(_timings(root, rule), units) for rule, units in _done_by_others(root).items() if units}
     return found | {f"train {name}": _training(root, name, study, batches[name]) for name in trained}
 
 
@@ -67,6 +68,24 @@ def _extraction(root: Path, name: str) -> Cost:
 def _done(root: Path, name: str) -> int:
     files = sorted((root / "extracts" / name).rglob("*.parquet"))
     return sum(pl.scan_parquet(file).select(UNITS[name]).drop_nulls().unique().collect().height for file in files)
+
+
+def _done_by_others(root: Path) -> dict[str, int]:
+    """Units of work of the rules that only some studies have."""
+
+    def count(pattern: str, *keys: str) -> int:
+        files = sorted(root.glob(pattern))
+        frames = (pl.scan_parquet(file).select(keys).drop_nulls().unique().collect() for file in files)
+        return sum(map(len, frames)) if keys else inventory.rows(*files)
+
+    report = root / "reward_model/report.json"
+    return {
+        "judge": count("judge/judgements.parquet"),
+        "train_reward_model": json.loads(report.read_text())["total_steps"] if report.exists() else 0,
+        "score_to_parent": count("to_parent/responses/**/*.parquet"),
+        "merge": len(_timings(root, "merge")),
+        "extract_merge_path": count("extracts/merge_path/**/*.parquet", "way", "t", "id"),
+    }
 
 
 def _training(root: Path, name: str, study: Study, batch: int) -> Cost:

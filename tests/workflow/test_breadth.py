@@ -1,0 +1,131 @@
+"""Runs of every sort in one study, from the study file to the summary: each a line of configuration."""
+
+import json
+import os
+import shutil
+
+import polars as pl
+import pytest
+import yaml
+
+from .conftest import HERE, copy_tree, planned, snakemake
+
+pytestmark = pytest.mark.workflow
+
+GIVEN = "MEMEDYNAMICS_LLAMAFACTORY"
+STUDY = "tests/workflow/breadth.yaml"
+ROOT = "results/breadth"
+
+
+@pytest.fixture(scope="module")
+def breadth(tmp_path_factory):
+    """A folder in which the study has run to its end."""
+    folder = copy_tree(tmp_path_factory.mktemp("breadth") / "project")
+    made = HERE / ".environments/llamafactory.json"
+    # An environment that was made here serves the copy too; without one the workflow makes it.
+    given = {GIVEN: json.loads(made.read_text())["python"]} if made.exists() and GIVEN not in os.environ else {}
+    snakemake(folder, "--cores", "2", config=STUDY, **given)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def methods(breadth):
+    return yaml.safe_load((breadth / STUDY).read_text())["methods"]
+
+
+def table(folder, name):
+    return pl.read_parquet(folder / ROOT / f"analyses/{name}.parquet")
+
+
+def record(folder, method):
+    return json.loads((folder / ROOT / f"runs/{method}/seed1/run.json").read_text())
+
+
+def test_every_run_stands_in_every_analysis(breadth, methods):
+    """With a value, or with the reason why there is none."""
+    for name in ("accuracy", "kl", "likelihood", "rewards", "spectrum", "sharpe", "attention", "entropy", "gradients"):
+        found = table(breadth, name)
+        assert set(methods) <= set(found["method"]), name
+        empty = found.filter(pl.col("method").is_in(list(methods))).group_by("method").agg(
+            told=(pl.col("value").is_not_null() | pl.col("missing").is_not_null()).any()
+        )  # fmt: skip
+        assert empty["told"].all(), name
+    summary = table(breadth, "summary")
+    gained = summary.filter(pl.col("value").is_not_null() & pl.col("method").is_in(list(methods)))
+    assert set(gained["method"]) == set(methods)
+
+
+def test_nothing_is_left_to_do(breadth):
+    assert not planned(breadth, config=STUDY)
+
+
+def test_runs_begin_where_they_say(breadth):
+    assert [record(breadth, name)["starts_at"] for name in ("sft", "sft-dpo", "dpo-judge")] == ["base", "sft", "own"]
+    started = table(breadth, "kl").filter((pl.col("fraction") == 0) & pl.col("method").is_in(["sft-dpo", "dpo-judge"]))
+    moved = started.filter((pl.col("statistic") == "per_response") & (pl.col("estimator") == "exact"))
+    assert set(moved["method"]) == {"sft-dpo", "dpo-judge"} and (moved["value"].drop_nulls() > -1e-5).all()
+
+
+def test_a_chained_run_is_measured_against_base_and_parent(breadth):
+    found = table(breadth, "kl").filter(pl.col("method") == "sft-dpo")
+    assert set(found["reference"]) == {"base", "sft"}
+    assert {"forward", "reverse"} <= set(found.filter(pl.col("reference") == "sft")["direction"])
+
+
+def test_kinds_of_weights(breadth):
+    kinds = {name: record(breadth, name)["kind"] for name in ("kto-full", "rloo-reward", "dpo-judge", "ties")}
+    assert kinds == {"kto-full": "full", "rloo-reward": "adapter", "dpo-judge": "adapter", "ties": "full"}
+    reason = table(breadth, "spectrum").filter(pl.col("method") == "dpo-judge")["missing"].drop_nulls()
+    assert len(reason), "prefix tuning changes no weight, and the table says so"
+
+
+def test_both_backends_train_alike(breadth):
+    """DPO from the same data, seed and settings: ln 2 at first, and the same losses at every step."""
+    found = table(breadth, "parity").filter(pl.col("metric") == "loss")
+    first = found.filter((pl.col("statistic") == "logged") & (pl.col("step") == 1))
+    assert len(first) == 2 and ((first["value"] - 0.693147).abs() < 1e-5).all()
+    apart = found.filter(pl.col("statistic") == "difference")
+    assert len(apart) == 3 and (apart["value"].abs() < 1e-5).all()
+
+
+def test_the_reward_model_graded_and_the_judge_chose(breadth):
+    rollouts = pl.read_parquet(breadth / ROOT / "runs/rloo-reward/seed1/rollouts.parquet")
+    assert "reward_model" in str(rollouts.columns) + str(rollouts.head(1).to_dicts())
+    judged, labelled = (
+        pl.read_parquet(breadth / ROOT / f"{name}.parquet") for name in ("preferences/judged", "preferences")
+    )
+    assert set(judged["pair_type"]) == {"judge"} and "judge" not in set(labelled["pair_type"])
+    assert "agreement" in set(table(breadth, "judgement")["statistic"])
+
+
+def test_the_path_of_merges_ends_at_the_runs(breadth):
+    """At t = 0 and 1 nothing is off the line between the ends."""
+    found = table(breadth, "merge_path")
+    assert set(found["way"]) == {"linear", "slerp"} and found["t"].n_unique() == 11
+    ends = found.filter(pl.col("t").is_in([0.0, 1.0]) & pl.col("statistic").str.ends_with("off_line"))
+    assert (ends["value"].drop_nulls().abs() < 1e-6).all()
+
+
+def test_an_exported_run_is_checked_and_described(breadth):
+    folder = f"{ROOT}/exports/gspo/seed1"
+    snakemake(breadth, "--cores", "1", folder, config=STUDY)
+    check = json.loads((breadth / folder / "check.json").read_text())
+    assert check and (breadth / folder / "README.md").read_text().startswith("---\n")
+    assert (breadth / folder / "model.safetensors").exists() or list((breadth / folder).glob("model-*.safetensors"))
+
+
+def test_what_a_change_retrains(breadth, tmp_path):
+    """A parent retrains its children and merges; LLaMA-Factory's run follows its own arguments, not its environment."""
+    copied = tmp_path / "project"
+    shutil.copytree(breadth, copied, symlinks=True)
+    (copied / ".environments/llamafactory.json").touch()
+    assert not planned(copied, config=STUDY)
+    study = yaml.safe_load((copied / STUDY).read_text())
+    study["methods"]["sft"]["args"] = {"learning_rate": 2.0e-3}
+    (copied / STUDY).write_text(yaml.safe_dump(study, sort_keys=False))
+    jobs = planned(copied, config=STUDY)
+    assert (jobs["train_sft"], jobs["train_dpo"], jobs["merge"], jobs["extract_merge_path"]) == (1, 1, 1, 1)
+    assert not jobs.keys() & {"train_llamafactory", "train_kto", "train_reward_model", "judge", "sample_base"}
+    study["methods"]["dpo-llamafactory"]["args"] = {"beta": 0.2}
+    (copied / STUDY).write_text(yaml.safe_dump(study, sort_keys=False))
+    assert planned(copied, config=STUDY)["train_llamafactory"] == 1
