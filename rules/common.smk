@@ -56,8 +56,8 @@ ANY_METHOD = "|".join(STUDY.methods)
 
 wildcard_constraints:
     method="|".join(["base", *STUDY.methods]),
-    first=ANY_METHOD,
-    second=ANY_METHOD,
+    one=ANY_METHOD,
+    other=ANY_METHOD,
     seed="[0-9]+",
     dataset="|".join(STUDY.datasets),
     split="train|val|test",
@@ -257,6 +257,13 @@ FOLDERS = {
     "histories": [f"{ROOT}/runs/{name}/history.parquet" for name in RUN_NAMES],
     "rollouts": [f"{ROOT}/runs/{name}/rollouts.parquet" for name in RUN_NAMES],
     "data": [f"{ROOT}/data/{dataset}/{split}.parquet" for dataset, split in SPLITS],
+}
+# What every run leaves behind, however it was made.
+RUN = {
+    "milestones": directory(f"{ROOT}/runs/{{method}}/seed{{seed}}/milestones"),
+    "history": f"{ROOT}/runs/{{method}}/seed{{seed}}/history.parquet",
+    "rollouts": f"{ROOT}/runs/{{method}}/seed{{seed}}/rollouts.parquet",
+    "run": f"{ROOT}/runs/{{method}}/seed{{seed}}/run.json",
 }
 # Runs that began at another's end are scored against it too.
 PARENTS = {name: method.start for name, method in STUDY.methods.items() if getattr(method, "start", None)}

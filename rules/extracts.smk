@@ -160,18 +160,18 @@ rule extract_spectrum:
 rule extract_merge_path:
     input:
         model=rules.base_model.output.model,
-        first=end_of("first", "milestones"),
-        first_run=end_of("first", "run.json"),
-        second=end_of("second", "milestones"),
-        second_run=end_of("second", "run.json"),
+        first=end_of("one", "milestones"),
+        first_run=end_of("one", "run.json"),
+        second=end_of("other", "milestones"),
+        second_run=end_of("other", "run.json"),
         probes=rules.build_probes.output.probes,
         data=[f"{ROOT}/data/{IN_DOMAIN}/val.parquet"],
     output:
-        extract=f"{ROOT}/extracts/merge_path/{{first}}__{{second}}/seed{{seed}}.parquet",
+        extract=f"{ROOT}/extracts/merge_path/{{one}}__{{other}}/seed{{seed}}.parquet",
     log:
-        f"{ROOT}/logs/extract_merge_path/{{first}}__{{second}}/seed{{seed}}.log",
+        f"{ROOT}/logs/extract_merge_path/{{one}}__{{other}}/seed{{seed}}.log",
     benchmark:
-        f"{ROOT}/benchmarks/extract_merge_path/{{first}}__{{second}}/seed{{seed}}.tsv"
+        f"{ROOT}/benchmarks/extract_merge_path/{{one}}__{{other}}/seed{{seed}}.tsv"
     conda:
         "../envs/main.yaml"
     threads: 1

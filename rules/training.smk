@@ -30,10 +30,7 @@ rule train_sft:
         data=f"{ROOT}/data/{IN_DOMAIN}/train.parquet",
         report=rules.preflight.output.report,
     output:
-        milestones=directory(f"{ROOT}/runs/{{method}}/seed{{seed}}/milestones"),
-        history=f"{ROOT}/runs/{{method}}/seed{{seed}}/history.parquet",
-        rollouts=f"{ROOT}/runs/{{method}}/seed{{seed}}/rollouts.parquet",
-        run=f"{ROOT}/runs/{{method}}/seed{{seed}}/run.json",
+        **RUN,
     log:
         f"{ROOT}/logs/train/{{method}}/seed{{seed}}.log",
     benchmark:
@@ -122,7 +119,7 @@ rule train_llamafactory:
         data=f"{ROOT}/data/{IN_DOMAIN}/train.parquet",
         environment=ancient(rules.llamafactory_env.output.environment),
     output:
-        **rules.train_sft.output,
+        **RUN,
     log:
         f"{ROOT}/logs/train/{{method}}/seed{{seed}}.log",
     benchmark:
@@ -174,7 +171,7 @@ rule merge:
         parents=parents_of("milestones"),
         runs=parents_of("run.json"),
     output:
-        **rules.train_sft.output,
+        **RUN,
     log:
         f"{ROOT}/logs/merge/{{method}}/seed{{seed}}.log",
     benchmark:
@@ -198,7 +195,7 @@ rule import_external:
         external_files,
         model=rules.base_model.output.model,
     output:
-        **rules.train_sft.output,
+        **RUN,
     log:
         f"{ROOT}/logs/import_external/{{method}}/seed{{seed}}.log",
     wildcard_constraints:

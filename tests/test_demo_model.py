@@ -181,7 +181,7 @@ def test_as_a_job(memes, tmp_path):
     (folder / "old").touch()
     source = BaseModelConfig(source="demo", dtype="float32", demo=DemoTraining(steps=1))
     deterministic = torch.are_deterministic_algorithms_enabled()
-    script.main(folder, source, PROMPT, "hateful", threads=torch.get_num_threads(), train=memes)
+    script.main(folder, source, torch.get_num_threads(), memes, PROMPT, "hateful")
     torch.use_deterministic_algorithms(deterministic)
     manifest = json.loads((folder / "base.json").read_text())
     assert manifest["source"] == "demo" and manifest["revision"] is None

@@ -83,5 +83,7 @@ def test_against_its_parent_a_run_is_measured_on_what_the_parent_drew_at_its_end
     assert found.select("probe_kind", "id", "sample", "correct").rows() == [
         ("parent_sample", "a", 0, True), ("parent_sample", "a", 1, True),
     ]  # fmt: skip
+    (fixed, *_) = score_plan.passes(found, own, [0.5, 1.0], False, "paired")
+    assert len(fixed.rows) == 2 and fixed.rows["chosen_sample"].is_null().all()
     with pytest.raises(InputError, match="answered none of the same memes"):
         score_plan.of_parent(parent, own.with_columns(id=pl.lit("z")))

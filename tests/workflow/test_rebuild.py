@@ -88,6 +88,17 @@ def test_what_analyses_share_loads_no_model(copied):
     assert planned(copied) == Counter(ANALYSES)
 
 
+def test_a_checkpoint_trained_elsewhere_is_a_run(copied):
+    """Brought in by a line of the study file, checked and laid out; then it is sampled and scored like the others."""
+    theirs = {"kind": "external", "path": "results/smoke/runs/sft/seed1/milestones/1"}
+    edit_study(copied, lambda study: study["methods"].update(theirs=theirs))
+    jobs = planned(copied)
+    assert jobs["import_external"] == jobs["score"] == 1 and not jobs.keys() & {"train_sft", "preflight"}
+    snakemake(copied, "--cores", "1", "results/smoke/runs/theirs/seed0/run.json")
+    folder = copied / "results/smoke/runs/theirs/seed0/milestones"
+    assert sorted(path.name for path in folder.iterdir()) == ["0", "1"]
+
+
 def test_the_cached_decomposition_serves_a_study_of_another_name(copied, tmp_path):
     """Snakemake's cache hashes what a job's result depends on; the study's name is no part of it."""
 

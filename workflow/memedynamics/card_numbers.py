@@ -44,7 +44,8 @@ def metrics(accuracy: pl.DataFrame, method: str, seed: int) -> list[dict[str, ob
 def movement(kl: pl.DataFrame, method: str, seed: int) -> list[dict[str, object]]:
     """KL of whole responses between the base and the run at its end, nat, with interval; `kl`: the analysis."""
     whole = {"statistic": "per_response", "estimator": "exact", "span": "all"}
-    own = kl.filter(pl.col("versus").is_null()).filter(method=method, seed=seed, fraction=1.0, **whole)
+    own = kl.filter(pl.col("versus").is_null() & (pl.col("reference") == "base"))
+    own = own.filter(method=method, seed=seed, fraction=1.0, **whole)
     return [
         {
             **{key: row[key] for key in ("dataset", "split", "n")},

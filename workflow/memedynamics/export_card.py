@@ -41,8 +41,7 @@ class Story(NamedTuple):
 
 def values(story: Story, data: Sequence[Path], analyses: Sequence[Path], check: Mapping[str, object]) -> dict:
     """What the card's text is filled with; analyses that are not there leave their part empty."""
-    found = {path.stem: tables.read(path, path.stem) for path in analyses if path.is_file()}
-    who = (story.method, story.seed)
+    there = {path.stem: path for path in analyses if path.is_file()}
     known = dict.fromkeys(("num_prompts", "mean_num_correct", "label_balance"))
     return {
         **{name: getattr(story, name) for name in ("study", "method", "seed", "base", "in_domain")},
@@ -50,11 +49,19 @@ def values(story: Story, data: Sequence[Path], analyses: Sequence[Path], check: 
         "run": known | dict(story.run),
         "settings": _settings(story),
         "data": card_numbers.data([tables.read(path, "data", ["dataset", "split", "label"]) for path in data]),
-        "metrics": card_numbers.metrics(found["accuracy"], *who) if "accuracy" in found else [],
-        "movement": card_numbers.movement(found["kl"], *who) if "kl" in found else [],
+        "metrics": _metrics(there.get("accuracy"), story),
+        "movement": _movement(there.get("kl"), story),
         "versions": ", ".join(f"{name} {version}" for name, version in _versions().items()),
         "check": check,
     }
+
+
+def _metrics(table: Path | None, story: Story) -> list:
+    return card_numbers.metrics(tables.read(table, "accuracy"), story.method, story.seed) if table else []
+
+
+def _movement(table: Path | None, story: Story) -> list:
+    return card_numbers.movement(tables.read(table, "kl"), story.method, story.seed) if table else []
 
 
 def _settings(story: Story) -> list[tuple[str, object]]:

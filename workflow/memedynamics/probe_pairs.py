@@ -13,6 +13,8 @@ def pairs(samples: pl.DataFrame, rule: Rule) -> pl.DataFrame:
     """
     if "probe_kind" in samples.columns:
         samples = samples.filter(pl.col("probe_kind") == "base_sample")
+    if samples.is_empty():
+        return samples.select(*MEME, chosen_sample="sample", rejected_sample="sample", pair_type=pl.lit(""))
     # Pairing groups by (dataset, id); an id may occur in two splits.
     splits = [
         outcomes(rows.with_columns(text=pl.lit("")), rule).with_columns(split=pl.lit(split))
