@@ -11,7 +11,7 @@ from memedynamics import environment, lineage, readers
 from memedynamics.errors import InputError
 from memedynamics.failures import print_failures
 from memedynamics.fingerprint import fingerprint, user_files
-from memedynamics.methods import GRPO, ON_POLICY, WITHOUT_PAIRS, rule_of
+from memedynamics.methods import GRPO, ON_POLICY, WITHOUT_PAIRS, is_plain, rule_of
 from memedynamics.milestones import label
 from memedynamics.judge_prompts import load_judge_prompt
 from memedynamics.parity import twins
@@ -206,13 +206,15 @@ GRADIENTS = {
     "questions": {IN_DOMAIN: QUESTIONS[IN_DOMAIN]},
     "settings": plain(STUDY.gradients),
     "sampling_seed": STUDY.sampling.seed,
-    "beta": next(iter(BETAS.values()), 0.1),
-    "group": next(iter(GROUPS.values()), 8),
+    # Of the first of these methods in the study: one number for all runs.
+    "beta": float(next(iter(trainer_argument(["dpo"], "beta", 0.1).values()), 0.1)),
+    "group": int(next(iter(trainer_argument(GRPO, "num_generations", 8).values()), 8)),
 }
 PROBES = {"sizes": plain(STUDY.probes), "in_domain": IN_DOMAIN}
 GREEDY = {**DRAWING, **PROBES, "question": QUESTIONS[IN_DOMAIN]}
 TEXTS = {**PROBES, **GRADING, "pair_rule": STUDY.preferences.rule}
-KINDS = {method: given.kind for method, given in STUDY.methods.items()}
+# The study's questions are about the first method of a kind: plain ones, which are matched, stand before the others.
+KINDS = {name: STUDY.methods[name].kind for name in sorted(STUDY.methods, key=lambda m: not is_plain(STUDY.methods[m]))}
 # The base's decomposition covers every layer that a run may have changed.
 ATTENTION_ALONE = all(getattr(method, "adapter", None) is None for method in STUDY.methods.values())
 ATTENTION_ALONE &= STUDY.adapter.layers == "attention" and "external" not in KINDS.values()
@@ -322,7 +324,8 @@ def made_of(wildcards):
         found["preferences"] = f"{ROOT}/preferences/judged.parquet"
     if method.start:
         found["start"] = f"{ROOT}/runs/{method.start}/seed{lineage.seed_of(STUDY, method.start, seed)}/milestones"
-    if method.reward == "model":
+    # Preflight does not wait for it: any reward shows what it looks for.
+    if method.reward == "model" and "seed" in dict(wildcards):
         found["reward_model"] = f"{ROOT}/reward_model/model"
     return found
 
@@ -331,7 +334,7 @@ def made_of(wildcards):
 MERGE_PATHS = [
     (first, second, seed)
     for first, second in STUDY.merge_path.pairs
-    for seed in sorted({*lineage.seeds(STUDY, first), *lineage.seeds(STUDY, second)} - {0} or {0})
+    for seed in (STUDY.seeds if STUDY.seeds in (lineage.seeds(STUDY, first), lineage.seeds(STUDY, second)) else [0])
 ]
 MERGE_PATH = {
     **EXTRACT,

@@ -84,20 +84,6 @@ use rule train_sft as train_rft with:
         **task("train_rft", cfg=train_cfg),
 
 
-use rule train_sft as train_kto with:
-    wildcard_constraints:
-        method=made_by("train_kto"),
-    params:
-        **task("train_kto", cfg=train_cfg),
-
-
-use rule train_sft as train_rloo with:
-    wildcard_constraints:
-        method=made_by("train_rloo"),
-    params:
-        **task("train_rloo", cfg=train_cfg),
-
-
 rule llamafactory_env:
     input:
         pins="envs/llamafactory.txt",
@@ -182,6 +168,7 @@ rule merge:
         "../envs/main.yaml"
     threads: 1
     resources:
+        gpu=1,
         mem_mb=grows(64000),
         runtime=grows(240),
     params:

@@ -99,7 +99,7 @@ def test_a_merge_exports_as_full_weights(model: Path, data: Path, tmp_path: Path
     (tmp_path / "merged").mkdir()
     method = MergedMethod(kind="merge", how="linear", of=["a", "b"])
     script("merge")(
-        model=model, parents=[run[0] for run in runs], runs=[run[1] for run in runs], method=method, threads=1,
+        model=model, parents=[run[0] for run in runs], runs=[run[1] for run in runs], method=method, seed=0, threads=1,
         **outputs(tmp_path / "merged"),
     )  # fmt: skip
     run = outputs(tmp_path / "merged")["milestones"], outputs(tmp_path / "merged")["run"]

@@ -4,6 +4,7 @@ import pytest
 
 from memedynamics import lineage
 from memedynamics.errors import InputError
+from memedynamics.methods import is_plain
 from memedynamics.study import load_study, plain, warnings_of
 
 SEEDS = [4, 7]
@@ -87,6 +88,18 @@ def test_runs_of_one_seed_are_made_of_runs_of_that_seed():
 def test_what_cannot_be_is_refused_by_name(methods, words):
     with pytest.raises(InputError, match=words):
         study(**methods)
+
+
+def test_plain_methods_differ_in_the_objective_alone():
+    found = study(
+        sft={"kind": "sft", "args": {"learning_rate": 1e-4}},
+        em={"kind": "em", "objective": "token"},
+        fine={"kind": "sft", "target": "groups"},
+        then={"kind": "sft", "from": "sft"},
+        wide={"kind": "sft", "adapter": {"r": 8}},
+        theirs={"kind": "external", "path": "x"},
+    )
+    assert [name for name, method in found.methods.items() if is_plain(method)] == ["sft", "em"]
 
 
 def test_departures_of_a_recipe_are_warned_about():

@@ -187,7 +187,7 @@ def test_a_point_is_the_merged_folder(study: Path, model: Path, tmp_path: Path) 
         (tmp_path / way).mkdir()
         script("merge")(
             model=model, parents=[r / "milestones" for r in runs], runs=[r / "run.json" for r in runs], method=method,
-            threads=1, **outputs(tmp_path / way),
+            seed=0, threads=1, **outputs(tmp_path / way),
         )  # fmt: skip
         merged = vlm.load_model(tmp_path / way / "milestones/1")
         gap = (merge_runs.logits(between.go(point)) - merge_runs.logits(merged)).abs().max()

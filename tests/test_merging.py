@@ -143,7 +143,7 @@ def merge(model: Path, runs: dict[str, tuple[Path, Path]], method: MergedMethod,
     folder.mkdir(parents=True)
     parents, records = zip(*(runs[name] for name in method.of), strict=True)
     script("merge")(
-        model=model, parents=list(parents), runs=list(records), method=method, threads=1, **outputs(folder)
+        model=model, parents=list(parents), runs=list(records), method=method, seed=0, threads=1, **outputs(folder)
     )  # fmt: skip
     return outputs(folder)
 

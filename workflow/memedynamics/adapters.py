@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from memedynamics import soft_prompts
+from memedynamics.adapter_files import is_soft
 from memedynamics.config import Adapter
 from memedynamics.errors import InputError
 from memedynamics.layers import FEEDFORWARD, chosen
@@ -79,7 +80,7 @@ def pattern(names: Sequence[str], every: Sequence[str]) -> str:
 def load_adapters(model: PreTrainedModel, folders: Mapping[str, Path]) -> PeftModel:
     """`model` with one frozen adapter per milestone label; `activate` chooses."""
     (first, folder), *others = folders.items()
-    load = soft_prompts.load if soft_prompts.is_soft(folder) else PeftModel.from_pretrained
+    load = soft_prompts.load if is_soft(folder) else PeftModel.from_pretrained
     policy = load(model, folder, _name(first))
     for label, folder in others:
         policy.load_adapter(folder, adapter_name=_name(label))

@@ -19,13 +19,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
 from torch import nn
 
+from memedynamics.adapter_files import ADAPTER, WHERE, is_soft
 from memedynamics.errors import InputError
-from memedynamics.external import ADAPTER, WHERE
 from memedynamics.spectra import Factors, Update
 from memedynamics.weights import Weights, device
 
 PREFIX = "base_model.model."
-PROMPTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "CPT")
 
 
 class FullMilestone:
@@ -110,7 +109,7 @@ def open_milestone(folder: Path, kind: str) -> Milestone | None:
     """The milestone in `folder` of a run of `kind` (adapter or full); None where no weight is updated."""
     if kind == "full":
         return FullMilestone(folder)
-    return None if _config(folder).get("peft_type") in PROMPTS else AdapterMilestone(folder)
+    return None if is_soft(folder) else AdapterMilestone(folder)
 
 
 def random_like(update: Update, start: torch.Tensor | None, seed: int) -> Update:

@@ -33,6 +33,8 @@ def path_rows(
 ) -> list[dict]:
     """Accuracy and entropy of every milestone on the memes all share, and the relation of the two along each run.
 
+    A run's path starts at its own fraction 0, or at the base where that is what it starts at.
+
     `both`: Estimates path_entropy and path_accuracy; `keys[i]` describes view `index[i]`. None without such a path.
     """
     paths = _paths(keys, index, both, runs)
@@ -63,7 +65,7 @@ def run_row(keys: list[dict], index: Sequence[int], both: dict[str, curves.Estim
 
 
 def _paths(keys: list[dict], index: Sequence[int], both: dict[str, curves.Estimate], runs: pl.DataFrame) -> list[Path]:
-    chained = set(runs.filter(pl.col("reference") != BASE).select("method", "seed").rows())
+    elsewhere = set(runs.filter(pl.col("starts_at") != BASE).select("method", "seed").rows())
     start = [i for i, key in enumerate(keys) if key["method"] == BASE]
     found: dict[tuple, list[int]] = {}
     for i in sorted(range(len(keys)), key=lambda i: keys[i]["fraction"]):
@@ -71,7 +73,7 @@ def _paths(keys: list[dict], index: Sequence[int], both: dict[str, curves.Estima
             found.setdefault((keys[i]["method"], keys[i]["seed"]), []).append(i)
     paths = []
     for run, own in found.items():
-        whole = own if run in chained or keys[own[0]]["fraction"] == 0 else start + own
+        whole = own if run in elsewhere else start + own
         if len(whole) >= POINTS:
             at = [index[i] for i in whole]
             parts = [both[name] for name in ("path_accuracy", "path_entropy")]

@@ -16,10 +16,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
 from memedynamics import checkpoints, sources
+from memedynamics.adapter_files import ADAPTER, WHERE
 from memedynamics.errors import InputError
 
-ADAPTER = "adapter_model.safetensors"
-WHERE = "adapter_config.json"
 # Names of wrappers round the same tensors, which differ between versions of transformers.
 WRAPPERS = {"model", "language_model", "text_model"}
 
@@ -51,9 +50,9 @@ def check_adapter(folder: Path, base: Path) -> None:
     names = _own_names(model)
     for key, tensor in load_file(folder / ADAPTER).items():
         module, factor = _split(folder, key)
-        if _bare(module) not in names:
+        if unwrapped(module) not in names:
             raise InputError(f"{folder}: adapts {module}, which the base model lacks: trained on another base")
-        _check_factor(folder, model, names[_bare(module)], factor, tuple(tensor.shape))
+        _check_factor(folder, model, names[unwrapped(module)], factor, tuple(tensor.shape))
 
 
 def _empty(base: Path) -> PreTrainedModel:
@@ -62,10 +61,13 @@ def _empty(base: Path) -> PreTrainedModel:
 
 
 def _own_names(model: PreTrainedModel) -> dict[str, str]:
-    return {_bare(name): name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Embedding)}
+    return {
+        unwrapped(name): name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Embedding)
+    }
 
 
-def _bare(name: str) -> str:
+def unwrapped(name: str) -> str:
+    """The name of a module or tensor without the wrappers round it."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
@@ -112,7 +114,7 @@ def check_full(folder: Path, base: Path) -> None:
 def _tensors(folder: Path) -> dict[str, tuple[int, ...]]:
     # A head tied to the embedding is stored by some and left out by others.
     named = {name: shape for name, shape in checkpoints.shapes(folder).items() if not name.endswith("lm_head.weight")}
-    return {_bare(name): shape for name, shape in named.items()}
+    return {unwrapped(name): shape for name, shape in named.items()}
 
 
 def lay_out(folder: Path, base: Path, what: Literal["adapter", "full"], milestones: Path) -> None:
@@ -139,7 +141,7 @@ def _renamed(folder: Path, base: Path) -> tuple[dict[str, object], dict[str, tor
     names, weights, adapted = _own_names(_empty(base)), {}, set()
     for key, tensor in load_file(folder / ADAPTER).items():
         given = _split(folder, key)[0]
-        own = names[_bare(given)]
+        own = names[unwrapped(given)]
         weights[key.replace(given, own, 1)] = tensor
         adapted.add(own)
     config = {**_read(folder / WHERE), "target_modules": sorted(adapted)}

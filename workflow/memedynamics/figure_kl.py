@@ -127,7 +127,7 @@ def _parents(figure: go.Figure, val: pl.DataFrame, to_parent: pl.DataFrame) -> N
     rows = pl.concat([_whole(found, "forward") for found in (beside, theirs)])
     parents = sorted(to_parent["reference"].unique())
     names = [(BASE, "base"), *((parent, figures.name(parent)) for parent in parents)]
-    panels.groups(figure, 3, 5, rows, "reference", names, NAT)
+    panels.groups(figure, 3, 5, rows, "reference", names, NAT, among=val["method"].to_list())
 
 
 def _kind(end: float) -> pl.Expr:

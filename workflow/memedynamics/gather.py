@@ -81,17 +81,24 @@ def labelled(frame: pl.DataFrame, method: str, seed: int | None) -> pl.DataFrame
 
 
 def milestones(runs: Sequence[Path]) -> pl.DataFrame:
-    """Columns method, seed, fraction, step, reference from the runs' run.json; the base is at fraction 0, step 0."""
-    rows = [(BASE, None, 0.0, 0, BASE)]
+    """Columns method, seed, fraction, step, reference, starts_at, loss_reference from the runs' run.json.
+
+    `starts_at` says whose policy fraction 0 is, `loss_reference` which one the loss compared with (empty: with none).
+    The base is at fraction 0, step 0.
+    """
+    rows = [(BASE, None, 0.0, 0, BASE, BASE, BASE)]
     for path in runs:
         try:
             run = json.loads(Path(path).read_text())
-            rows += [(*run_of(path), float(label), step, run["reference"]) for label, step in run["steps"].items()]
+            starts_at = run.get("starts_at", BASE)
+            origin = (run["reference"], starts_at, run.get("loss_reference", starts_at))
+            rows += [(*run_of(path), float(label), step, *origin) for label, step in run["steps"].items()]
         except FileNotFoundError as error:
             raise InputError(f"{path}: no such file") from error
         except (json.JSONDecodeError, KeyError) as error:
             raise InputError(f"{path}: not a whole run.json ({error}); delete it and run again") from error
-    schema = {"method": pl.String, "seed": pl.Int32, "fraction": pl.Float64, "step": pl.Int64, "reference": pl.String}
+    schema = {"method": pl.String, "seed": pl.Int32, "fraction": pl.Float64, "step": pl.Int64}
+    schema |= dict.fromkeys(("reference", "starts_at", "loss_reference"), pl.String)
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
@@ -99,12 +106,13 @@ def whole(frame: pl.DataFrame, runs: pl.DataFrame, where: str) -> pl.DataFrame:
     """`frame` (method, seed, fraction, …) itself, whose rows are of `where`, such as samples.
 
     Raises InputError where a run in it, or one of its probe kinds where there is such a column, has no rows at a
-    milestone that the run has by `runs` (`milestones`). A run's own start may be the base's fraction 0.
+    milestone that the run has by `runs` (`milestones`). The fraction 0 of a run that starts at the base is the base's.
     """
     own = ["method", "seed", *(["probe_kind"] if "probe_kind" in frame.columns else [])]
     found = frame.select(*own, "fraction").unique().rows()
     held = {(*run, label(fraction)) for *run, fraction in found}
-    saved = runs.filter((pl.col("fraction") > 0) | (pl.col("method") == BASE)).select("method", "seed", "fraction")
+    at_base = (pl.col("starts_at") == BASE) & (pl.col("method") != BASE)
+    saved = runs.filter((pl.col("fraction") > 0) | ~at_base).select("method", "seed", "fraction")
     for method, seed, *kind in sorted({key[:-1] for key in held}, key=str):
         for milestone in [label(fraction) for *run, fraction in saved.rows() if run == [method, seed]]:
             if (method, seed, *kind, milestone) not in held:
@@ -133,7 +141,8 @@ def finish(rows: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
     if "missing" not in rows.columns:
         rows = rows.with_columns(missing=pl.lit(None, pl.String))
     typed = rows.with_columns(pl.col("seed").cast(pl.Int32), pl.col("missing").cast(pl.String), numbers)
-    joined = typed.join(runs, on=keys, how="left", nulls_equal=True).with_columns(pl.col("reference").fill_null(BASE))
+    known = runs.select(*keys, "step", "reference")
+    joined = typed.join(known, on=keys, how="left", nulls_equal=True).with_columns(pl.col("reference").fill_null(BASE))
     measures = ("value", "ci_low", "ci_high", "n", "unit", "reference", "missing")
     order = [name for name in joined.columns if name not in measures]
     return joined.sort(order, nulls_last=False)

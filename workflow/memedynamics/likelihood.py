@@ -6,8 +6,9 @@ val and the other datasets were never trained on. Natural logarithms, nat.
 1. change = log π(y) − log π0(y), summed over the response's tokens, mean over prompts; `change_per_token` is a ratio of
    sums, so that long responses count by their length. `fell_share`: prompts whose response became less likely.
 2. margin = change of the chosen minus change of the rejected; the implicit reward is β·change (Rafailov et al.
-   2305.18290). `accuracy`: share of margins above 0, a tie counting ½. Rewards and `dpo_loss` −log σ(β·margin) need the
-   β a method was trained with: methods without one have the margin alone.
+   2305.18290). `accuracy`: share of margins above 0, a tie counting ½. Rewards need the β a method was trained with and
+   a loss that compared with π0, as the change does: other runs have the margin alone. `dpo_loss` −log σ(β·margin) is for
+   those among them that DPO trained.
 3. Likelihood displacement (Razin et al. 2410.08847): the chosen falls and the margin is above 0. `displaced_share`.
 4. Its predictor: `ches_correlation` is Spearman's between CHES under π0 and the change of the chosen over the pairs, a
    negative one as published; `ches_normalised` divides each sum of states by its response's tokens (same paper).
@@ -37,11 +38,13 @@ TEXTS = ("chosen", "rejected", "correct_other", "other_image", "gold_answer", "g
 PREDICTORS = ("ches", "ches_normalised")
 ALL = "all"
 NO_BETA = "it was trained without the β that scales an implicit reward"
+NOT_TO_BASE = "its loss compared with another policy than the base, so that β times a change from the base is no reward"
+NOT_DPO = "it minimised another loss than DPO’s"
 
 RESPONSES = ["fraction", "probe_kind", *MEME, "sample", "logp", "ref_logp", "num_tokens", *PREDICTORS]
 TEXT_COLUMNS = ["present", "logp", "tokens", "change", "fell", "noise"]
 PAIR_COLUMNS = ["present", "margin", "wider", "displaced", "reward_chosen", "reward_rejected", "reward_margin", "loss"]
-NEED_BETA = ("reward_chosen", "reward_rejected", "reward_margin", "dpo_loss")
+REWARDS = ("reward_chosen", "reward_rejected", "reward_margin")
 
 
 def _mean(column: str) -> tuple:
@@ -122,16 +125,38 @@ def _refuse_gaps(found: pl.DataFrame, responses: pl.DataFrame, wanted: pl.DataFr
         )
 
 
-def per_pair(measured: pl.DataFrame, beta: Mapping[str, float]) -> pl.DataFrame:
-    """PAIR_COLUMNS by CURVE and MEME, with probe_kind pair; `measured` from `per_text`, `beta` by method.
+def scales(runs: pl.DataFrame, beta: Mapping[str, float], dpo: Sequence[str]) -> pl.DataFrame:
+    """β of every run's implicit rewards, or why it has none: method, seed, beta, no_reward, no_loss.
 
-    Rewards and loss are NaN for methods without a β, but for the base, whose rewards are 0 whatever it is.
+    `runs` from gather.milestones; `beta` by method; `dpo`: those that minimised DPO's loss. The base's rewards are 0
+    whatever its β is.
+    """
+    known = pl.col("method").replace_strict({**beta, BASE: 0.0}, default=None, return_dtype=pl.Float64)
+    others = pl.col("loss_reference").is_null() | (pl.col("loss_reference") != BASE)
+    why = pl.when(known.is_null()).then(pl.lit(NO_BETA)).when(others).then(pl.lit(NOT_TO_BASE))
+    another = ~pl.col("method").is_in([*dpo, BASE])
+    return (
+        runs.select("method", "seed", "loss_reference")
+        .unique()
+        .select("method", "seed", known.alias("beta"), why.alias("no_reward"), another.alias("another"))
+        .with_columns(
+            beta=pl.when(pl.col("no_reward").is_null()).then("beta").otherwise(float("nan")),
+            no_loss=pl.coalesce("no_reward", pl.when("another").then(pl.lit(NOT_DPO))),
+        )
+        .drop("another")
+    )
+
+
+def per_pair(measured: pl.DataFrame, scale: pl.DataFrame) -> pl.DataFrame:
+    """PAIR_COLUMNS by CURVE and MEME, with probe_kind pair; `measured` from `per_text`, `scale` from `scales`.
+
+    Rewards and loss are NaN for runs without them.
     """
     keys = ["method", "seed", "fraction", *MEME]
     side = {role: measured.filter(probe_kind=role).select(*keys, "pair_type", role="change") for role in TEXTS[:2]}
-    both = side["chosen"].join(side["rejected"], keys, suffix="_rejected", nulls_equal=True)
-    plus, minus = pl.col("role"), pl.col("role_rejected")
-    scale = pl.col("method").replace_strict({**beta, BASE: 0.0}, default=float("nan"), return_dtype=pl.Float64)
+    pairs_of = side["chosen"].join(side["rejected"], keys, suffix="_rejected", nulls_equal=True)
+    both = pairs_of.join(scale, ["method", "seed"], "left", nulls_equal=True)
+    plus, minus, beta = pl.col("role"), pl.col("role_rejected"), pl.col("beta")
     margin = plus - minus
     return both.with_columns(
         probe_kind=pl.lit("pair"),
@@ -139,10 +164,10 @@ def per_pair(measured: pl.DataFrame, beta: Mapping[str, float]) -> pl.DataFrame:
         margin=margin,
         wider=(margin > 0).cast(pl.Float64) + (margin == 0).cast(pl.Float64) / 2,
         displaced=((plus < 0) & (margin > 0)).cast(pl.Float64),
-        reward_chosen=scale * plus,
-        reward_rejected=scale * minus,
-        reward_margin=scale * margin,
-        loss=_softplus(-scale * margin),
+        reward_chosen=beta * plus,
+        reward_rejected=beta * minus,
+        reward_margin=beta * margin,
+        loss=pl.when(pl.col("no_loss").is_null()).then(_softplus(-beta * margin)).otherwise(float("nan")),
     ).select(*CURVE, *MEME, "pair_type", *PAIR_COLUMNS)
 
 
@@ -152,23 +177,25 @@ def _softplus(x: pl.Expr) -> pl.Expr:
 
 
 def measure(
-    measured: pl.DataFrame, beta: Mapping[str, float], prompts: pl.DataFrame, runs: pl.DataFrame, resamples: int
+    measured: pl.DataFrame, scale: pl.DataFrame, prompts: pl.DataFrame, runs: pl.DataFrame, resamples: int
 ) -> pl.DataFrame:
     """The analysis `likelihood`, in its schema (`study` left to the writer).
 
-    `measured` from `per_text`, of all runs and the base; `beta` of implicit rewards by method, `prompts` from
-    gather.prompts, `runs` from gather.milestones.
+    `measured` from `per_text`, of all runs and the base; `scale` from `scales`, `prompts` from gather.prompts, `runs`
+    from gather.milestones.
     """
     rows: list[dict] = []
     for part in curves.by_split(measured):
         rows += _rows(part, TEXT_COLUMNS, TEXT_STATISTICS, prompts, resamples)
         rows += _correlations(part, prompts, resamples)
-    for part in curves.by_split(per_pair(measured, beta)):
+    for part in curves.by_split(per_pair(measured, scale)):
         rows += _rows(part, PAIR_COLUMNS, PAIR_STATISTICS, prompts, resamples)
     is_base, floor = pl.col("method") == BASE, pl.col("statistic") == "noise_floor"
-    lacking = pl.col("statistic").is_in(NEED_BETA) & ~is_base & ~pl.col("method").is_in(list(beta))
-    table = pl.DataFrame(rows, infer_schema_length=None).filter(~floor | is_base)
-    return finish(table.with_columns(missing=pl.when(lacking).then(pl.lit(NO_BETA))), runs)
+    table = pl.DataFrame(rows, infer_schema_length=None, schema_overrides={"seed": pl.Int32}).filter(~floor | is_base)
+    lacking = pl.when(pl.col("statistic").is_in(REWARDS)).then("no_reward")
+    missing = lacking.when(pl.col("statistic") == "dpo_loss").then("no_loss")
+    known = table.join(scale, ["method", "seed"], "left", nulls_equal=True).with_columns(missing=missing)
+    return finish(known.drop("beta", "no_reward", "no_loss"), runs)
 
 
 def _rows(

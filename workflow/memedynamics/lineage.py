@@ -38,8 +38,8 @@ def check(study: Study) -> None:
         key = "from" if isinstance(method, TrainedMethod) else "of"
         for parent in parents(method):
             if parent not in study.methods:
-                near = difflib.get_close_matches(parent, study.methods, n=1, cutoff=0.0)[0]
-                raise InputError(f"study file: methods.{name}.{key}: no method {parent!r}; did you mean {near!r}?")
+                others = [other for other in study.methods if other != name]
+                raise InputError(f"study file: methods.{name}.{key}: {_no_method(parent, others)}")
         _check_cycle(study, name, key)
     for name, method in study.methods.items():
         for parent in parents(method):
@@ -49,14 +49,31 @@ def check(study: Study) -> None:
 
 
 def check_paths(study: Study) -> None:
-    """Raise InputError where a path of merges runs between what is no method, or cannot be merged."""
+    """Raise InputError where a path of merges runs between what is no method, or cannot be merged, or runs twice."""
+    seen: set[frozenset[str]] = set()
     for place, pair in enumerate(study.merge_path.pairs):
-        for name in pair:
-            if name not in study.methods:
-                near = difflib.get_close_matches(name, study.methods, n=1, cutoff=0.0)[0]
-                raise InputError(f"study file: merge_path.pairs.{place}: no method {name!r}; did you mean {near!r}?")
-            if _is_soft(study, study.methods[name]):
-                raise InputError(f"study file: merge_path.pairs.{place}: {name} {NO_WEIGHT}")
+        if reason := _no_path(study, pair, seen):
+            raise InputError(f"study file: merge_path.pairs.{place}: {reason}")
+        seen.add(frozenset(pair))
+
+
+def _no_path(study: Study, pair: tuple[str, str], seen: set[frozenset[str]]) -> str:
+    """Why no path runs between the two, where `seen` are the pairs before; empty where one does."""
+    for name in pair:
+        if name not in study.methods:
+            return _no_method(name, list(study.methods))
+        if _is_soft(study, study.methods[name]):
+            return f"{name} {NO_WEIGHT}"
+        if "__" in name:
+            return f"{name} holds '__', which stands between the two in names of files; rename the method"
+    if pair[0] == pair[1]:
+        return f"a path from {pair[0]} to itself; name two methods"
+    return f"{pair[0]} and {pair[1]} are named already; remove one of both" if frozenset(pair) in seen else ""
+
+
+def _no_method(name: str, others: list[str]) -> str:
+    near = difflib.get_close_matches(name, others, n=1, cutoff=0.0)
+    return f"no method {name!r}; " + (f"did you mean {near[0]!r}?" if near else "there is no other one")
 
 
 def _is_soft(study: Study, method: Method) -> bool:

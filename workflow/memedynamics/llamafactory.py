@@ -16,12 +16,12 @@ from transformers import TrainingArguments
 
 from memedynamics.errors import InputError
 from memedynamics.methods import TrainedMethod
+from memedynamics.modes import check_handed_over, check_own
 from memedynamics.sections import BaseModelConfig
 from memedynamics.trainer_arguments import CONFIGS, Config
 
 TEMPLATE = "memedynamics"
 DATASETS = {"sft": "sft", "dpo": "preferences"}
-ADAPTERS = ("lora", "rslora", "dora")
 ATTENTION = {"sdpa": "sdpa", "eager": "disabled", "flash_attention_2": "fa2"}
 # TRL's name: LLaMA-Factory's, of arguments that belong to the objective.
 OBJECTIVE = {"beta": "pref_beta", "label_smoothing": "dpo_label_smoothing"}
@@ -31,38 +31,6 @@ APART = ("output_dir", "fsdp", "fsdp_config", "gradient_checkpointing", "gradien
          "activation_checkpointing", "activation_checkpointing_kwargs", "dataloader_in_order",
          "dataloader_multiprocessing_context", "report_to")  # fmt: skip
 UNLIMITED = 1 << 40
-RESERVED = {
-    "model_name_or_path": "use base_model",
-    "trust_remote_code": "code of model repositories is never run",
-    "adapter_name_or_path": "use adapter and from",
-    "finetuning_type": "use adapter",
-    "lora_rank": "use adapter.r",
-    "lora_alpha": "use adapter.alpha",
-    "lora_dropout": "use adapter.dropout",
-    "lora_target": "use adapter.layers",
-    "use_rslora": "use adapter.kind rslora",
-    "use_dora": "use adapter.kind dora",
-    "pissa_init": "it changes the base, which is the reference",
-    "quantization_bit": "the reference is the base as it is",
-    "ref_model": "use reference",
-    "ref_model_adapters": "use reference",
-    "stage": "use kind",
-    "template": "the prompt is the study's",
-    "dataset": "pairs come from preferences",
-    "dataset_dir": "pairs come from preferences",
-    "eval_dataset": "use milestones",
-    "val_size": "use milestones",
-    "max_samples": "pairs come from preferences",
-    "cutoff_len": "nothing is cut",
-    "image_max_pixels": "use base_model.processor",
-    "image_min_pixels": "use base_model.processor",
-    "pref_beta": "use beta",
-    "pref_loss": "use loss_type",
-    "dpo_label_smoothing": "use label_smoothing",
-    "disable_gradient_checkpointing": "use gradient_checkpointing",
-    "include_num_input_tokens_seen": "tokens are always counted",
-    "overwrite_output_dir": "results lie under results/<study>",
-}
 
 
 def split(kind: str, args: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
@@ -72,9 +40,7 @@ def split(kind: str, args: dict[str, object]) -> tuple[dict[str, object], dict[s
     """
     known = {field.name for field in fields(CONFIGS[kind]) if field.init}
     own = {name: value for name, value in args.items() if name not in known}
-    for name in own:
-        if name in RESERVED:
-            raise InputError(f"trainer argument {name}: is set by the study itself ({RESERVED[name]}); remove it")
+    check_own(own)
     return {name: value for name, value in args.items() if name in known}, own
 
 
@@ -83,19 +49,11 @@ def check(method: TrainedMethod, adapter_kind: str, base: BaseModelConfig, store
 
     `stored` is the dtype of the base model's files, which LLaMA-Factory loads as they are.
     """
-    if method.kind not in DATASETS:
-        raise InputError(f"backend llamafactory: trains sft and dpo here, not {method.kind}; use backend trl")
-    if adapter_kind not in ADAPTERS:
-        raise InputError(f"backend llamafactory: trains {', '.join(ADAPTERS)}, not {adapter_kind}; use backend trl")
+    check_handed_over(method, adapter_kind, base)
     if stored is not None and stored != base.dtype:
         raise InputError(
             f"base_model.dtype: {base.dtype}, but the model's files are in {stored}, which LLaMA-Factory loads as they "
             f"are; set dtype: {stored}, or use backend trl"
-        )
-    if method.reference == "parent" and base.dtype != "float32":
-        raise InputError(
-            f"reference parent: LLaMA-Factory adds the parent's adapter to weights in {base.dtype}, and so rounds it; "
-            "use backend trl"
         )
 
 

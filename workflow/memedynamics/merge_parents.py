@@ -14,8 +14,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from memedynamics import checkpoints, deltas, external
+from memedynamics.adapter_files import ADAPTER, WHERE, is_soft
 from memedynamics.errors import InputError
-from memedynamics.external import ADAPTER, WHERE, WRAPPERS
+from memedynamics.external import unwrapped
 from memedynamics.spectra import Factors
 from memedynamics.weights import device, linears
 
@@ -75,17 +76,13 @@ def open_parent(milestones: Path, run: Path, base: Path) -> Parent:
     if kind == "full":
         external.check_full(folder, base)
         return FullParent(folder)
-    what = json.loads((folder / WHERE).read_text()).get("peft_type")
-    if what in deltas.PROMPTS:
-        raise InputError(f"{folder}: changes no weight ({what.lower()}), so there is nothing to merge; leave it out")
-    if what == "LORA":
+    if is_soft(folder):
+        raise InputError(
+            f"{folder}: changes no weight (prompt or prefix tuning), so there is nothing to merge; leave it out"
+        )
+    if json.loads((folder / WHERE).read_text()).get("peft_type") == "LORA":
         external.check_adapter(folder, base)
     return AdapterParent(folder, base)
-
-
-def unwrapped(name: str) -> str:
-    """The tensor's name without the wrappers round it."""
-    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def stored(folder: Path) -> dict[str, tuple[Path, str]]:

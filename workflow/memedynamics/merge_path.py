@@ -62,8 +62,11 @@ def per_prompt(extracts: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
         ends[end] = frame.filter(t=end).select(*RUN, "way", *MEME, **{f"{name}_{end:g}": name for name in MEASURES})
     keys = [*RUN, "way", *MEME]
     joined = frame.join(ends[0.0], on=keys, nulls_equal=True).join(ends[1.0], on=keys, nulls_equal=True)
+    # Rounded: 0.1 and 0.9 do not add up to 1, and a straight line would be off itself by 1e-17.
     line = {
-        f"{name}_off_line": pl.col(name) - (1 - pl.col("t")) * pl.col(f"{name}_0") - pl.col("t") * pl.col(f"{name}_1")
+        f"{name}_off_line": (
+            pl.col(name) - (1 - pl.col("t")) * pl.col(f"{name}_0") - pl.col("t") * pl.col(f"{name}_1")
+        ).round(12)
         for name in MEASURES
     }
     return joined.with_columns(**line).select(*keys, "t", *COLUMNS)

@@ -12,7 +12,8 @@ import torch
 from transformers import PreTrainedModel
 
 from memedynamics import merged_model, merging, vlm
-from memedynamics.merge_parents import Parent, read, stored, unwrapped
+from memedynamics.external import unwrapped
+from memedynamics.merge_parents import Parent, read, stored
 
 WAYS = ("linear", "slerp")
 STEPS = 10

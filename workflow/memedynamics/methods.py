@@ -23,6 +23,9 @@ WITH_REFERENCE = ("dpo", "kto", *REWARDED)
 AdapterKind = Literal["lora", "rslora", "dora", "qlora", "ia3", "prompt", "prefix", "full"]
 LORA = ("lora", "rslora", "dora", "qlora")
 SOFT = ("prompt", "prefix")
+# Kinds that LLaMA-Factory trains here, and those that a reward model can have.
+HANDED_OVER = ("lora", "rslora", "dora")
+GRADING = ("lora", "rslora")
 
 
 class Adapter(Strict):
@@ -187,6 +190,10 @@ class MergedMethod(Strict):
             raise ValueError(f"weights: {len(self.weights)} for {len(self.of)} methods; give one each")
         if self.how == "slerp" and len(self.of) != 2:
             raise ValueError(f"of: slerp runs between two methods, {len(self.of)} are named")
+        if self.how in ("slerp", "ties") and min(self.weights or [1]) < 0:
+            raise ValueError(f"weights: {min(self.weights):g} is negative, which {self.how} has no meaning for")
+        if self.how in ("linear", "slerp", "ties") and self.weights and not sum(self.weights):
+            raise ValueError(f"weights: sum to 0, and {self.how} divides by their sum")
         return self
 
 
@@ -210,7 +217,15 @@ def rule_of(method: Method) -> str:
         return "import_external" if isinstance(method, ExternalMethod) else "merge"
     if method.backend == "llamafactory":
         return "train_llamafactory"
-    return f"train_{'grpo' if method.kind in GRPO else method.kind}"
+    shared = dict.fromkeys((*GRPO, "rloo"), "grpo") | {"kto": "dpo"}
+    return f"train_{shared.get(method.kind, method.kind)}"
+
+
+def is_plain(method: Method) -> bool:
+    """Whether it is a training in which only the objective is its own."""
+    own = {"start", "target", "pairs", "reward", "backend", "adapter", "train_prompts"}
+    fields = TrainedMethod.model_fields
+    return isinstance(method, TrainedMethod) and all(getattr(method, key) == fields[key].default for key in own)
 
 
 class Matched(Strict):

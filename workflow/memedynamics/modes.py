@@ -16,7 +16,8 @@ from importlib.util import find_spec
 
 from memedynamics import layers
 from memedynamics.errors import InputError
-from memedynamics.methods import LORA, Adapter
+from memedynamics.methods import GRADING, HANDED_OVER, LORA, Adapter, TrainedMethod
+from memedynamics.sections import BaseModelConfig
 
 # Initialisations under which a fresh adapter changes nothing and the base stays what it is.
 NEUTRAL = (True, "gaussian")
@@ -27,6 +28,39 @@ TEXT_ALONE = {
     "eval_packing": "rows with pictures are not packed",
     "padding_free": "batches with pictures are padded",
     "precompute_ref_log_probs": "rows with pictures carry no log-probabilities",
+}
+# LLaMA-Factory's own arguments that follow from the study file.
+RESERVED = {
+    "model_name_or_path": "use base_model",
+    "trust_remote_code": "code of model repositories is never run",
+    "adapter_name_or_path": "use adapter and from",
+    "finetuning_type": "use adapter",
+    "lora_rank": "use adapter.r",
+    "lora_alpha": "use adapter.alpha",
+    "lora_dropout": "use adapter.dropout",
+    "lora_target": "use adapter.layers",
+    "use_rslora": "use adapter.kind rslora",
+    "use_dora": "use adapter.kind dora",
+    "pissa_init": "it changes the base, which is the reference",
+    "quantization_bit": "the reference is the base as it is",
+    "ref_model": "use reference",
+    "ref_model_adapters": "use reference",
+    "stage": "use kind",
+    "template": "the prompt is the study's",
+    "dataset": "pairs come from preferences",
+    "dataset_dir": "pairs come from preferences",
+    "eval_dataset": "use milestones",
+    "val_size": "use milestones",
+    "max_samples": "pairs come from preferences",
+    "cutoff_len": "nothing is cut",
+    "image_max_pixels": "use base_model.processor",
+    "image_min_pixels": "use base_model.processor",
+    "pref_beta": "use beta",
+    "pref_loss": "use loss_type",
+    "dpo_label_smoothing": "use label_smoothing",
+    "disable_gradient_checkpointing": "use gradient_checkpointing",
+    "include_num_input_tokens_seen": "tokens are always counted",
+    "overwrite_output_dir": "results lie under results/<study>",
 }
 _AWAY = "the policy would not start at the base to the last bit"
 _CHANGES = (
@@ -48,6 +82,32 @@ def check(adapter: Adapter, args: Mapping[str, object]) -> None:
     _optimiser(str(args.get("optim", "")), adapter.kind)
     if adapter.kind == "qlora" and find_spec("bitsandbytes") is None:
         raise InputError("adapter.kind: qlora needs the package bitsandbytes; install it or choose lora")
+
+
+def check_grading(kind: str) -> None:
+    """Raise InputError where a reward model cannot have an adapter of `kind`: grading adds plain factors."""
+    if kind not in GRADING:
+        raise InputError(
+            f"adapter.kind: {kind}: a reward model takes {' or '.join(GRADING)}; set reward_model.adapter.kind"
+        )
+
+
+def check_handed_over(method: TrainedMethod, kind: str, base: BaseModelConfig) -> None:
+    """Raise InputError where LLaMA-Factory cannot train `method`, with an adapter of `kind`, as the study means it."""
+    if kind not in HANDED_OVER:
+        raise InputError(f"backend llamafactory: trains {', '.join(HANDED_OVER)}, not {kind}; use backend trl")
+    if method.reference == "parent" and base.dtype != "float32":
+        raise InputError(
+            f"reference parent: LLaMA-Factory adds the parent's adapter to weights in {base.dtype}, and so rounds it; "
+            "use backend trl"
+        )
+
+
+def check_own(args: Mapping[str, object]) -> None:
+    """Raise InputError where `args` hold one of LLaMA-Factory's own that follows from the study file."""
+    for name in args:
+        if name in RESERVED:
+            raise InputError(f"trainer argument {name}: is set by the study itself ({RESERVED[name]}); remove it")
 
 
 def _initialisation(adapter: Adapter) -> None:

@@ -56,7 +56,7 @@ def curves(figure: go.Figure, row: int, col: int, rows: pl.DataFrame, unit: str,
     for (method, seed, place), shift in zip(found, _shifts(len(found)), strict=True):
         run = rows.filter((pl.col("method") == method) & (pl.col("seed") == seed)).sort("fraction")
         x = [ticks.index(fraction) + shift for fraction in run["fraction"]]
-        _points(figure, row, col, run, x, palette[method], place, joined_from=start if run["fraction"][0] else None)
+        _points(figure, row, col, run, x, palette[method], place, joined_from=start)
         ends.setdefault(method, []).append(run["value"][-1])
     _end_labels(figure, row, col, ends, palette, edge, _limits(figure, row, col, rows, start))
     named = 0.05 + LETTER * max((len(_short(method)) for method in ends), default=0)
@@ -76,13 +76,20 @@ def _short(method: str) -> str:
 
 
 def groups(
-    figure: go.Figure, row: int, col: int, rows: pl.DataFrame, by: str, labels: Sequence[tuple[str, str]], unit: str
+    figure: go.Figure,
+    row: int,
+    col: int,
+    rows: pl.DataFrame,
+    by: str,
+    labels: Sequence[tuple[str, str]],
+    unit: str,
+    among: Sequence[str] = (),
 ) -> None:
     """Every run in each group of `labels` (value of column `by`, text); the base's rows as a line with its interval.
 
-    Groups without rows are left out.
+    Groups without rows are left out. `among`: the figure's methods, where `rows` hold only some, for their colours.
     """
-    palette, rows = figures.colours(rows["method"].to_list()), rows.drop_nulls("value")
+    palette, rows = figures.colours([*among, *rows["method"]]), rows.drop_nulls("value")
     labels = [(value, text) for value, text in labels if value in rows[by].to_list()]
     found = figures.runs(rows)
     for at, (value, _) in enumerate(labels):

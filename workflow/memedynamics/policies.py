@@ -40,9 +40,19 @@ def load(
     return choose
 
 
-def against_start(choose: Choose) -> Choose:
-    """`choose` with the run's own fraction 0, instead of π0, as the reference."""
-    return lambda name: choose(label(0.0) if name is None else name)
+def against_start(
+    folder: Path,
+    base: BaseModelConfig,
+    kind: Literal["adapter", "full"],
+    milestones: Path,
+    fractions: Sequence[float],
+) -> Choose:
+    """`load` with the run's own fraction 0, instead of π0, as the reference."""
+    start = label(0.0)
+    if kind == "full":
+        return load(milestones / start, base, kind, milestones, fractions)
+    choose = load(folder, base, kind, milestones, [0.0, *fractions])
+    return lambda name: choose(start if name is None else name)
 
 
 def _whole(reference: PreTrainedModel, base: BaseModelConfig, milestones: Path) -> Choose:

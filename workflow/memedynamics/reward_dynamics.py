@@ -115,4 +115,5 @@ def _every_step(runs: pl.DataFrame, *tables: pl.DataFrame) -> pl.DataFrame:
     ends = runs.filter(pl.col("fraction") == 1).select("method", "seed", "reference", total="step")
     seen = pl.concat([table.select("method", "seed", "step") for table in tables]).unique()
     steps = seen.join(ends, on=["method", "seed"]).with_columns(fraction=pl.col("step") / pl.col("total"))
-    return pl.concat([runs, steps.select(runs.columns)]).unique()
+    columns = ["method", "seed", "fraction", "step", "reference"]
+    return pl.concat([runs.select(columns), steps.select(columns)]).unique()

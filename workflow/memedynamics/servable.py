@@ -18,21 +18,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
-from memedynamics import adapters, checkpoints, deltas, merged_model, policies, sources, vlm
+from memedynamics import adapters, checkpoints, merged_model, policies, sources, vlm
+from memedynamics.adapter_files import ADAPTER, WHERE, is_soft
 from memedynamics.config import BaseModelConfig
 from memedynamics.errors import InputError
-from memedynamics.external import ADAPTER, WHERE
 from memedynamics.merge_parents import open_parent
 
 # Root mean square of the difference of logits. As for log-probabilities in preflight: on 28 random layers the same sums
 # in another order, and a merged adapter, gave 5e-6 (float32), 0.006 (float16), 0.04 (bfloat16).
 TOLERANCE = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.1}
-
-
-def is_soft(milestone: Path) -> bool:
-    """Whether the milestone is of prompt or prefix tuning."""
-    config = milestone / WHERE
-    return config.is_file() and json.loads(config.read_text()).get("peft_type") in deltas.PROMPTS
 
 
 def write_model(base: Path, milestones: Path, run: Path, folder: Path) -> None:

@@ -16,7 +16,7 @@
 from pathlib import Path
 
 import torch
-from peft import PeftConfig, PeftModel, PeftType, PrefixTuningConfig, PromptTuningConfig
+from peft import PeftConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig
 from transformers import PreTrainedModel
 
 from memedynamics.errors import InputError
@@ -60,11 +60,6 @@ def fresh(model: PreTrainedModel, adapter: Adapter, seed: int) -> SoftPromptMode
         policy = SoftPromptModel(model, config)
     policy.starts_at = "own"
     return policy
-
-
-def is_soft(folder: Path) -> bool:
-    """Whether a saved adapter is a prompt or a prefix."""
-    return PeftConfig.from_pretrained(folder).peft_type in (PeftType.PROMPT_TUNING, PeftType.PREFIX_TUNING)
 
 
 def load(model: PreTrainedModel, folder: Path, name: str) -> SoftPromptModel:

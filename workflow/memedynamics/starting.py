@@ -15,6 +15,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from memedynamics import external, soft_prompts
+from memedynamics.adapter_files import is_soft
 from memedynamics.config import Adapter, BaseModelConfig
 from memedynamics.errors import InputError
 from memedynamics.quantised import load_quantised
@@ -51,7 +52,7 @@ def starting_policy(
         model = load_model(folder, base.dtype, base.attn_implementation)
     if end is None:
         return model
-    load = soft_prompts.load_trainable if soft_prompts.is_soft(end) else _load_trainable
+    load = soft_prompts.load_trainable if is_soft(end) else _load_trainable
     return _named(load(model, end), start)
 
 

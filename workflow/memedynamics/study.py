@@ -1,18 +1,16 @@
 """From the study file's raw mapping to a checked `Study`, with errors that name key, value and nearest valid key."""
 
-import difflib
 import re
-import types
-import typing
 from collections.abc import Mapping
 
 from pydantic import BaseModel, ValidationError
 
 from memedynamics import lineage, modes
-from memedynamics.config import Adapter, Study, TrainedMethod
+from memedynamics.config import Adapter, RewardModel, Study, TrainedMethod
 from memedynamics.errors import InputError
 from memedynamics.methods import ON_POLICY, EntropyMinimisation
 from memedynamics.prompts import Prompt
+from memedynamics.study_errors import explain
 
 TRIAL_ROWS = 64
 TRIAL_STEPS = 8
@@ -27,9 +25,14 @@ def load_study(raw: Mapping[str, object]) -> Study:
     try:
         study = Study.model_validate(dict(raw))
     except ValidationError as error:
-        raise InputError("study file: " + "; ".join(_explain(e, raw) for e in error.errors()[:3])) from None
+        raise InputError("study file: " + "; ".join(explain(e) for e in error.errors()[:3])) from None
     _check_hub(study)
-    study = study.model_copy(update={"methods": {name: _whole(m, study) for name, m in study.methods.items()}})
+    study = study.model_copy(
+        update={
+            "methods": {name: _whole(method, study) for name, method in study.methods.items()},
+            "reward_model": _whole(study.reward_model, study),
+        }
+    )
     lineage.check(study)
     _check_modes(study)
     return _trial(study) if study.trial else study
@@ -40,7 +43,7 @@ def plain(section: BaseModel) -> dict[str, object]:
     return section.model_dump(mode="json")
 
 
-def adapter_of(shared: Adapter, method: TrainedMethod) -> Adapter:
+def adapter_of(shared: Adapter, method: TrainedMethod | RewardModel) -> Adapter:
     """The adapter `method` trains: the study's, with the keys that the method sets itself.
 
     Options are merged one by one. An alpha that neither sets is 2r of the merged r.
@@ -159,20 +162,27 @@ def _same(one: object, other: object) -> bool:
         return one == other
 
 
-def _whole(method: BaseModel, study: Study) -> BaseModel:
-    if not isinstance(method, TrainedMethod) or method.adapter is None:
+def _whole(method: BaseModel | None, study: Study) -> BaseModel | None:
+    if not isinstance(method, TrainedMethod | RewardModel) or method.adapter is None:
         return method
     return method.model_copy(update={"adapter": adapter_of(study.adapter, method)})
 
 
 def _check_modes(study: Study) -> None:
-    """Raise InputError where a method's adapter and arguments do not go together."""
-    for name, method in study.methods.items():
-        if isinstance(method, TrainedMethod) and method.backend == "trl":
-            try:
-                modes.check(method.adapter or study.adapter, {**study.training, **method.args})
-            except InputError as error:
-                raise InputError(f"study file: methods.{name}: {error}") from None
+    """Raise InputError where what trains, a method or the reward model, cannot with its adapter and arguments."""
+    trained = {f"methods.{name}": method for name, method in study.methods.items() if isinstance(method, TrainedMethod)}
+    trained |= {"reward_model": study.reward_model} if study.reward_model else {}
+    for name, method in trained.items():
+        adapter, args = method.adapter or study.adapter, {**study.training, **method.args}
+        try:
+            modes.check(adapter, args)
+            if isinstance(method, RewardModel):
+                modes.check_grading(adapter.kind)
+            elif method.backend == "llamafactory":
+                modes.check_handed_over(method, adapter.kind, study.base_model)
+                modes.check_own(args)
+        except InputError as error:
+            raise InputError(f"study file: {name}: {error}") from None
 
 
 def _check_hub(study: Study) -> None:
@@ -200,78 +210,12 @@ def _trial(study: Study) -> Study:
             "seeds": study.seeds[:1],
             "training": study.training | {"max_steps": TRIAL_STEPS},
             "methods": {name: _short(method) for name, method in study.methods.items()},
+            "reward_model": _short(study.reward_model),
         }
     )
 
 
-def _short(method: BaseModel) -> BaseModel:
-    if not isinstance(method, TrainedMethod):
+def _short(method: BaseModel | None) -> BaseModel | None:
+    if not isinstance(method, TrainedMethod | RewardModel):
         return method
     return method.model_copy(update={"args": {k: v for k, v in method.args.items() if k != "max_steps"}})
-
-
-def _explain(error: dict, raw: Mapping[str, object]) -> str:
-    # Tags of the union over methods ("sft", "external") are no keys of the file.
-    path = [str(part) for part in error["loc"]]
-    if path[:1] == ["methods"] and len(path) > 2:
-        del path[2]
-    where = ".".join(path)
-    if error["type"] == "union_tag_invalid":
-        return f"{where}.kind: {_no_kind(error['ctx'])}"
-    if error["type"] == "extra_forbidden" and path[0] == "methods" and path[-1] == "prompt":
-        return f"{where}: a study has one prompt, the same for all methods; set the top-level key prompt"
-    if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(path[-1], _keys(path[:-1]), n=1)
-        return f"{where}: unknown key{f'; did you mean {near[0]!r}?' if near else ''}"
-    if error["type"] == "missing":
-        return f"{where}: missing"
-    message = error["msg"].removeprefix("Value error, ")
-    value = error["input"] if not isinstance(error["input"], Mapping | BaseModel) else None
-    return f"{where + ': ' if where else ''}{message}{f' (found {value!r})' if value is not None else ''}"
-
-
-def _no_kind(context: Mapping[str, str]) -> str:
-    """What to say of a kind of method that there is not."""
-    if context["tag"] == "ppo":
-        return "no trainer has PPO for vision-language models any more; use rloo or grpo with reward: model"
-    kinds = re.findall(r"'([^']+)'", context["expected_tags"])
-    near = min(
-        kinds,
-        key=lambda kind: (-difflib.SequenceMatcher(None, context["tag"], kind).ratio(), _moved(context["tag"], kind)),
-    )
-    return f"no kind {context['tag']!r}; did you mean {near!r}? There are {', '.join(kinds)}"
-
-
-def _moved(word: str, kind: str) -> bool:
-    """Whether letters are missing or too many, and not merely in another order: breaks ties of likeness."""
-    return sorted(word) != sorted(kind)
-
-
-def _keys(path: list[str]) -> list[str]:
-    """Valid keys of the section at `path`."""
-    kinds: list[object] = [Study]
-    for part in path:
-        kinds = [inner for kind in kinds for inner in _inside(kind, part)]
-    return [
-        field.alias or key
-        for kind in kinds
-        if isinstance(kind, type) and issubclass(kind, BaseModel)
-        for key, field in kind.model_fields.items()
-    ]
-
-
-def _inside(kind: object, key: str) -> list[object]:
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        found = kind.model_fields.get(key)
-        return _models(found.annotation) if found else []
-    return _models(typing.get_args(kind)[1]) if typing.get_origin(kind) is dict else []
-
-
-def _models(annotation: object) -> list[object]:
-    """The section types inside an annotation: through Annotated, Optional and unions, dicts kept whole."""
-    origin = typing.get_origin(annotation)
-    if origin is typing.Annotated:
-        return _models(typing.get_args(annotation)[0])
-    if origin in (typing.Union, types.UnionType):
-        return [inner for argument in typing.get_args(annotation) for inner in _models(argument)]
-    return [annotation]

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from memedynamics import checkpoints
 from memedynamics.adapters import text_linears
 from memedynamics.errors import InputError
-from memedynamics.external import WRAPPERS
+from memedynamics.external import unwrapped
 
 LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
@@ -49,7 +49,7 @@ class Weights:
         self.folder, self.files = folder, {}
         for file in checkpoints.weight_files(folder):
             with safe_open(file, framework="pt") as tensors:
-                self.files |= {_bare(name): (file, name) for name in tensors.keys()}  # noqa: SIM118
+                self.files |= {unwrapped(name): (file, name) for name in tensors.keys()}  # noqa: SIM118
 
     def __call__(self, module: str) -> torch.Tensor:
         """The weight (out, in) of `module` as stored, on the GPU where there is one.
@@ -57,12 +57,8 @@ class Weights:
         Raises InputError when the folder has no such weight.
         """
         try:
-            file, name = self.files[_bare(f"{module}.weight")]
+            file, name = self.files[unwrapped(f"{module}.weight")]
         except KeyError as error:
             raise InputError(f"{self.folder}: the weight files hold no {module}; is it another model?") from error
         with safe_open(file, framework="pt", device=str(device())) as tensors:
             return tensors.get_tensor(name)
-
-
-def _bare(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in WRAPPERS)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from memedynamics import export_card, servable, tables, vlm
+from memedynamics.adapter_files import is_soft
 from memedynamics.config import BaseModelConfig
 from memedynamics.export_card import Story
 from memedynamics.images import open_image
@@ -40,7 +41,7 @@ def main(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     record, manifest = json.loads(run.read_text()), json.loads((model / "base.json").read_text())
-    soft = servable.is_soft(milestones / "1")
+    soft = is_soft(milestones / "1")
     if not soft:
         servable.write_model(model, milestones, run, partial)
     if record["kind"] == "adapter":

@@ -28,13 +28,18 @@ def main(
     prompts, milestones = gather.prompts(data), gather.milestones(runs)
     pairs = list(kl.seed_pairs(traces))
     frame = kl.measure(*read(traces, responses, milestones), pairs, prompts, milestones, resamples)
-    if parents:
-        found = read(traces_to_parent, responses_to_parent, milestones)
-        of_parent = pl.col("method").replace_strict(parents)
-        frame = pl.concat(
-            [frame, kl.measure(*found, [], prompts, milestones, resamples).with_columns(reference=of_parent)]
-        )
+    # The start is the reference itself. Runs of two parents are read on different texts, so they are not compared.
+    later = milestones.filter(pl.col("fraction") > 0)
+    for parent in sorted(set((parents or {}).values())):
+        found = read(of(parent, parents, traces_to_parent), of(parent, parents, responses_to_parent), later)
+        to_parent = kl.measure(*found, [], prompts, later, resamples)
+        frame = pl.concat([frame, to_parent.with_columns(reference=pl.lit(parent))])
     tables.write(frame, table, "kl")
+
+
+def of(parent: str, parents: dict[str, str], paths: list[Path]) -> list[Path]:
+    """Those of `paths` that are of runs that began at `parent`."""
+    return [path for path in paths if parents[gather.run_of(path)[0]] == parent]
 
 
 def read(traces: list[Path], responses: list[Path], milestones: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -17,9 +17,13 @@ def main(
     table: Path,
     resamples: int,
     beta: dict[str, float],
+    dpo: list[str],
     pair_rule: Literal["paired", "seed"],
 ) -> None:
-    """Write the analysis `likelihood` of the folders (or files) `responses` of the runs and the base."""
+    """Write the analysis `likelihood` of the folders (or files) `responses` of the runs and the base.
+
+    `beta` by method; `dpo`: the methods that minimised DPO's loss.
+    """
     wanted = likelihood.texts(gather.finite(tables.read(probes, "probes"), probes), pair_rule)
     measured = [
         likelihood.per_text(gather.frames(found, "responses", likelihood.RESPONSES), wanted)
@@ -27,7 +31,8 @@ def main(
     ]
     milestones = gather.milestones(runs)
     found = gather.whole(pl.concat(measured), milestones, "responses")
-    frame = likelihood.measure(found, beta, gather.prompts(data), milestones, resamples)
+    scale = likelihood.scales(milestones, beta, dpo)
+    frame = likelihood.measure(found, scale, gather.prompts(data), milestones, resamples)
     tables.write(frame, table, "likelihood")
 
 

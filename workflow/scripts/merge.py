@@ -21,10 +21,13 @@ def main(
     rollouts: Path,
     run: Path,
     method: MergedMethod,
+    seed: int,
     threads: int,
 ) -> None:
     """Merge the ends of `parents`, milestones of the runs of `runs` (run.json), both in the order of `method.of`."""
     torch.set_num_threads(threads)
+    # Runs of several seeds differ in what dare drops too.
+    method = method.model_copy(update={"seed": method.seed + seed})
     found = zip(method.of, parents, runs, strict=True)
     opened = {name: open_parent(folder, record, model) for name, folder, record in found}
     partial = milestones.with_name(f".{milestones.name}.partial")

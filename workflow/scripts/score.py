@@ -52,9 +52,8 @@ def main(
     passes = score_plan.passes(fixed, drawn, fractions, record["kind"] == "full", pair_rule)
     batches = shard(score_plan.batches(passes, scoring.batch_size), scatteritem)
     sources = score_plan.sources(tables.read_all(data, "data", [*MEME, "image", "text"]), batches)
-    choose = policies.load(model, base, record["kind"], milestones, [0.0, *fractions] if parent else fractions)
-    if parent:
-        choose = policies.against_start(choose)
+    load = policies.against_start if parent else policies.load
+    choose = load(model, base, record["kind"], milestones, fractions)
     processor = vlm.load_processor(model)
     scorer = Scorer(choose, processor, prompt, Labels(processor.tokenizer, prompt), scoring.chunk, plainly=not run)
     finished = {traces: Parts(work, "traces"), responses: Parts(work, "responses")}

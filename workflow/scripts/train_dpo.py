@@ -1,4 +1,4 @@
-"""Direct preference optimisation (Rafailov et al., 2305.18290) on pairs; reference: the base model, or the parent."""
+"""DPO (Rafailov et al., 2305.18290) on the pairs, or KTO (Ethayarajh et al., 2402.01306) on their responses singly."""
 
 from pathlib import Path
 
@@ -29,13 +29,13 @@ def main(
     work: Path,
     start: Path | None = None,
 ) -> None:
-    """Train with TRL's DPOTrainer and write the run's artefacts."""
+    """Train with TRL's trainer of the method's kind and write the run's artefacts; the reference is base or parent."""
     torch.set_num_threads(threads)
     outputs = {"milestones": milestones, "history": history, "rollouts": rollouts, "run": run}
     pairs, memes = tables.read(preferences, "preferences"), tables.read(data, "data")
     rows = training_rows(pairs, memes, matched.prompt, matched.question, "paired")
     args = {**matched.training, **method.args}
-    config = trainer_config("dpo", args, work / "checkpoints", seed, matched.base.dtype)
+    config = trainer_config(method.kind, args, work / "checkpoints", seed, matched.base.dtype)
     adapter, hooks = method.adapter or matched.adapter, runs.hooks(method.kind, config, fractions, work, run)
     policy = starting_policy(model, matched.base, adapter, start, method.reference)
     made = trainer(config, policy, load_processor(model), rows, adapter, hooks=hooks, reference=method.reference)

@@ -1,4 +1,4 @@
-"""Group relative policy optimisation (DeepSeekMath, 2402.03300) and its variants on rewards of fresh completions."""
+"""GRPO (DeepSeekMath, 2402.03300), its variants, and RLOO (Ahmadian et al., 2402.14740), on fresh responses."""
 
 from pathlib import Path
 from typing import Literal
@@ -36,7 +36,7 @@ def main(
     start: Path | None = None,
     reward_model: Path | None = None,
 ) -> None:
-    """Train with TRL's GRPOTrainer and write the run's artefacts, every rollout included."""
+    """Train with TRL's trainer of the method's kind and write the run's artefacts, every rollout included."""
     torch.set_num_threads(threads)
     outputs = {"milestones": milestones, "history": history, "rollouts": rollouts, "run": run}
     pairs, memes = tables.read(preferences, "preferences"), tables.read(data, "data")
