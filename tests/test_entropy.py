@@ -225,6 +225,20 @@ def test_paths_and_runs(table):
     assert len(matched) == 6 and set(matched["seed"]) == {1, 2}
 
 
+def test_the_path_of_a_run_that_starts_elsewhere_is_its_own():
+    """Base, own start and end: two points of its own make no path, three do, and the base is not among them."""
+    keys = [{"method": "base", "seed": None, "fraction": 0.0}]
+    keys += [{"method": "on", "seed": 1, "fraction": fraction} for fraction in (0.0, 0.5, 1.0)]
+    numbers = curves.Estimate(np.array([0.5, 0.6, 0.7, 0.8]), np.array([[0.5, 0.6, 0.7, 0.8]]), "1")
+    both = {"path_accuracy": numbers, "path_entropy": numbers}
+    runs = pl.DataFrame({"method": ["on"], "seed": [1], "starts_at": ["sft"]})
+    (path,) = entropy_paths._paths(keys, range(4), both, runs)
+    assert path.value[0].tolist() == [0.6, 0.7, 0.8]
+    assert not entropy_paths._paths([keys[0], *keys[2:]], range(3), both, runs)
+    (path,) = entropy_paths._paths([keys[0], *keys[2:]], range(3), both, runs.with_columns(starts_at=pl.lit("base")))
+    assert path.value[0].tolist() == [0.5, 0.6, 0.7]
+
+
 def test_token_entropy_is_a_ratio_of_sums_by_span(paths, table):
     """a: one rationale token of 1 nat and an end of 3; b: three of 2: rationale 7/4, all 10/5, end 3."""
     rows = pl.DataFrame(

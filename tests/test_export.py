@@ -138,10 +138,6 @@ def test_comparing_by_hand() -> None:
 def test_prompt_tuning_has_no_merged_model(model: Path, data: Path, tmp_path: Path) -> None:
     from peft import PromptTuningConfig, get_peft_model
 
-    try:
-        from memedynamics import soft_prompts  # noqa: F401
-    except ImportError:
-        pytest.skip("no soft prompts yet")
     torch.manual_seed(0)
     size = AutoModelForImageTextToText.from_pretrained(model).config.text_config
     config = PromptTuningConfig(
@@ -247,7 +243,11 @@ def test_numbers_are_the_tables(tmp_path: Path, data: Path) -> None:
         }
     ]
     whole = {"statistic": "per_response", "estimator": "exact", "span": "all"}
-    kl = frame.with_columns(direction=pl.lit("reverse"), **{name: pl.lit(value) for name, value in whole.items()})
+    kl = frame.with_columns(
+        direction=pl.lit("reverse"), reference=pl.lit("base"), **{name: pl.lit(value) for name, value in whole.items()}
+    )
+    # A chained run is measured against its parent too: the card is about the base.
+    kl = pl.concat([kl, kl.with_columns(reference=pl.lit("other"), value=pl.lit(9.0))])
     assert card_numbers.movement(kl, "sft", 1) == [
         {
             "dataset": "memes", "split": "val", "n": 6, "direction": "reverse, on its own samples",

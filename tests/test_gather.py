@@ -78,13 +78,30 @@ def test_one_empty_shard_is_fine_an_empty_run_is_not(tmp_path):
 
 @pytest.fixture
 def runs(tmp_path):
-    """sft with milestones 0, 1/3 and 1, and a run trained elsewhere, which has no steps."""
+    """sft with milestones 0, 1/3 and 1; one trained elsewhere, which has no steps; one that begins at sft's end."""
+    whole, ends = {"steps": {"0": 0, "0.333333": 2, "1": 6}}, {"steps": {"0": 0, "1": None}}
+    chained = {"steps": {"0": 0, "1": 6}, "starts_at": "sft", "loss_reference": "base"}
     paths = []
-    for name, steps in {"sft/seed1": {"0": 0, "0.333333": 2, "1": 6}, "outside/seed0": {"0": 0, "1": None}}.items():
+    for name, record in {"sft/seed1": whole, "outside/seed0": ends, "on/seed1": chained}.items():
         paths.append(tmp_path / f"runs/{name}/run.json")
         paths[-1].parent.mkdir(parents=True)
-        paths[-1].write_text(json.dumps({"reference": "base", "steps": steps}))
+        paths[-1].write_text(json.dumps({"reference": "base", **record}))
     return gather.milestones(paths)
+
+
+def test_where_runs_start_and_what_their_loss_compared_with(runs):
+    """A run.json without a word on it is of a run that starts at the base, and compared with where it starts."""
+    origins = {row["method"]: (row["starts_at"], row["loss_reference"]) for row in runs.to_dicts()}
+    at_base = dict.fromkeys(("base", "sft", "outside"), ("base", "base"))
+    assert origins == {**at_base, "on": ("sft", "base")}
+
+
+def test_the_start_of_a_run_that_begins_elsewhere_is_its_own(runs):
+    """Nobody else scores it, so that it must not go unnoticed where it is lost."""
+    rows = [("on", 1, 0.0), ("on", 1, 1.0)]
+    assert gather.whole(found(rows), runs, "samples").equals(found(rows))
+    with pytest.raises(InputError, match="^samples of on/seed1: none at milestone 0; delete them and run again"):
+        gather.whole(found(rows[1:]), runs, "samples")
 
 
 WHOLE = [("base", None, 0.0), ("sft", 1, 1 / 3), ("sft", 1, 1.0), ("outside", 0, 1.0)]

@@ -31,7 +31,7 @@ PROMPTS = pl.DataFrame({"dataset": "d", "split": "val", "id": MEMES, "label": 1,
 RUNS = pl.DataFrame(
     {"method": ["dpo", "sft", "base"], "seed": [1, 1, None], "fraction": [1.0, 1.0, 0.0], "step": [9, 9, 0]},
     schema_overrides={"seed": pl.Int32},
-).with_columns(reference=pl.lit("base"))
+).with_columns(reference=pl.lit("base"), loss_reference=pl.lit("base"))
 
 
 def scored(method: str, rows: list[tuple], tokens: int = 4) -> pl.DataFrame:
@@ -52,10 +52,14 @@ def wanted(responses: pl.DataFrame, types: dict[str, str] | None = None) -> pl.D
     return keys.with_columns(text="probe_kind", pair_type=kind)
 
 
-def analysed(*responses: pl.DataFrame, beta: dict | None = None, types: dict | None = None, resamples: int = 20):
+def analysed(
+    *responses: pl.DataFrame, beta: dict | None = None, types: dict | None = None, resamples: int = 20,
+    runs: pl.DataFrame = RUNS,
+) -> pl.DataFrame:  # fmt: skip
     frame = pl.concat(responses)
     measured = likelihood.per_text(frame, wanted(frame, types))
-    return likelihood.measure(measured, {"dpo": 0.1} if beta is None else beta, PROMPTS, RUNS, resamples)
+    scale = likelihood.scales(runs, {"dpo": 0.1} if beta is None else beta, ["dpo"])
+    return likelihood.measure(measured, scale, PROMPTS, runs, resamples)
 
 
 def value(table: pl.DataFrame, text: str, statistic: str, **where: object) -> float:
@@ -143,6 +147,27 @@ def test_a_method_without_beta_has_the_margin_and_says_why_no_reward():
     assert lacking["value"].null_count() == 4 and set(lacking["missing"]) == {likelihood.NO_BETA}
     assert value(table, "pair", "margin", method="sft") == pytest.approx(0.75)
     assert table.filter(method="dpo")["missing"].null_count() == len(table.filter(method="dpo"))
+
+
+@pytest.mark.parametrize("reference", ["sft", "own", None])
+def test_rewards_are_of_runs_whose_loss_compared_with_the_base(reference: str | None):
+    """Against a parent, its own start or nothing at all, β·(log π − log π0) is not what the loss saw."""
+    other = pl.when(method="dpo").then(pl.lit(reference, pl.String)).otherwise("loss_reference")
+    table = analysed(scored("dpo", FOUR), runs=RUNS.with_columns(loss_reference=other))
+    dpo = table.filter(method="dpo", pair_type="all", text="pair", fraction=1.0)
+    lacking = dpo.filter(pl.col("missing").is_not_null())
+    assert set(lacking["statistic"]) == {*likelihood.REWARDS, "dpo_loss"} and lacking["value"].null_count() == 4
+    assert set(lacking["missing"]) == {likelihood.NOT_TO_BASE}
+    assert value(table, "pair", "margin") == pytest.approx(0.75)
+
+
+def test_dpos_loss_is_dpos_alone():
+    """KTO has β and implicit rewards (0.1 · .75), and another loss."""
+    table = analysed(scored("dpo", FOUR), scored("sft", FOUR), beta={"dpo": 0.1, "sft": 0.1})
+    lacking = table.filter(pl.col("missing").is_not_null())
+    assert set(lacking.select("method", "statistic", "missing").rows()) == {("sft", "dpo_loss", likelihood.NOT_DPO)}
+    assert lacking["value"].null_count() == len(lacking) > 0
+    assert value(table, "pair", "reward_margin", method="sft") == pytest.approx(0.075)
 
 
 def test_differences_are_paired():
@@ -233,7 +258,7 @@ def test_rewards_equal_those_trl_logs(tmp_path: Path):
         text=pl.when(sample=0).then(pl.lit("chosen")).otherwise(pl.lit("rejected")), pair_type=pl.lit("wrong_answer")
     )
     measured = likelihood.per_text(responses, texts)
-    pairs = likelihood.per_pair(measured, {"dpo": 0.3}).mean()
+    pairs = likelihood.per_pair(measured, likelihood.scales(RUNS, {"dpo": 0.3}, ["dpo"])).mean()
     assert abs(logged["rewards/margins"]) > 0.01
     for name, column in (("chosen", "reward_chosen"), ("rejected", "reward_rejected"), ("margins", "reward_margin"),
                          ("accuracies", "wider")):  # fmt: skip
@@ -312,7 +337,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path] | Pa
     return paths
 
 
-CFG = {"resamples": 60, "beta": {"dpo": 0.1}, "pair_rule": "paired"}
+CFG = {"resamples": 60, "beta": {"dpo": 0.1}, "dpo": ["dpo"], "pair_rule": "paired"}
 
 
 @pytest.fixture(scope="module")

@@ -269,6 +269,24 @@ def test_full_weights_equal_their_adapters(whole: Path, processor, probes: pl.Da
             np.testing.assert_allclose(frame[column], scored[place][column], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["adapter", "full"])
+def test_a_run_against_its_start(kind: str, milestones: Path, whole: Path, processor, probes, tmp_path, monkeypatch):
+    """As its fraction 0 asked for by name; of full weights the start is loaded once, and no base beside it."""
+    root, loads, load_model = {"adapter": milestones, "full": whole}[kind], [], vlm.load_model
+    for name, fraction in (("0", FRACTIONS[0]), ("1", FRACTIONS[1])):
+        (tmp_path / name).symlink_to(root / f"{fraction:g}")
+    monkeypatch.setattr(vlm, "load_model", lambda path, *rest: loads.append(path.name) or load_model(path, *rest))
+    choose = policies.against_start(folder("qwen2_5_vl"), BASE, kind, tmp_path, [1.0])
+    for _ in range(2):
+        found = scorer(choose, processor).score(memes(probes), [1.0])
+    assert len(loads) == (1 if kind == "adapter" else 2)
+    ours, theirs = (policies.load(folder("qwen2_5_vl"), BASE, kind, tmp_path, [0.0, 1.0]) for _ in range(2))
+    expected = scorer(lambda name: ours(name) if name else theirs("0"), processor).score(memes(probes), [1.0])
+    for frame, other in zip(found, expected, strict=True):
+        for column in ("logp", "ref_logp", "kl_forward", "kl_reverse"):
+            np.testing.assert_allclose(frame[column], other[column], atol=1e-6)
+
+
 def test_noise_floor_of_the_base(processor, probes: pl.DataFrame, scored):
     """The base against itself through whole sequences: rounding, and nothing else."""
     choose = policies.load(folder("qwen2_5_vl"), BASE, "base", None, [0.0])

@@ -32,11 +32,12 @@ def functions(
 ) -> list[Reward]:
     """The rewards that `weights` names; `policy` is what trains, on the model in `base`.
 
-    Its base serves the reward model too, unless all its weights train or virtual tokens stand in its way.
+    Its base serves the reward model too, unless all its weights train, virtual tokens stand in its way, or it is held in
+    four bits, in which the reward model was not trained.
     """
     rules = reward_functions(rewards, matched.prompt)
     if method.reward == "rules":
         return rules
-    if (method.adapter or matched.adapter).kind in ("full", *SOFT):
+    if (method.adapter or matched.adapter).kind in ("full", "qlora", *SOFT):
         policy = load_model(base, matched.base.dtype, matched.base.attn_implementation)
     return [reward_grader.grader(reward_model, policy, processor, base), *rules]

@@ -4,10 +4,11 @@ Runs of one seed are made of runs of that seed; a checkpoint trained elsewhere s
 """
 
 import difflib
+import math
 
 from memedynamics.config import Study
 from memedynamics.errors import InputError
-from memedynamics.methods import SOFT, ExternalMethod, Method, TrainedMethod
+from memedynamics.methods import SOFT, ExternalMethod, MergedMethod, Method, TrainedMethod
 
 NO_WEIGHT = "changes no weight (prompt and prefix tuning), so there is nothing to merge"
 
@@ -41,11 +42,22 @@ def check(study: Study) -> None:
                 others = [other for other in study.methods if other != name]
                 raise InputError(f"study file: methods.{name}.{key}: {_no_method(parent, others)}")
         _check_cycle(study, name, key)
+        if isinstance(method, MergedMethod) and (reason := _no_mean(method)):
+            raise InputError(f"study file: methods.{name}.weights: {reason}")
     for name, method in study.methods.items():
         for parent in parents(method):
             if reason := _misfit(study, method, study.methods[parent]):
                 key = "from" if isinstance(method, TrainedMethod) else "of"
                 raise InputError(f"study file: methods.{name}.{key}: {parent} {reason}")
+
+
+def _no_mean(method: MergedMethod) -> str:
+    """Why the runs of a merge cannot be weighed so (module `merging`); empty where they can."""
+    given = method.weights or [1.0]
+    if method.how in ("slerp", "ties") and min(given) < 0:
+        return f"{min(given):g} is negative, which {method.how} cannot take; use task_arithmetic"
+    averaged = method.how in ("linear", "slerp", "ties")
+    return f"sum to 0, so {method.how} has no mean; give others" if averaged and math.fsum(given) == 0 else ""
 
 
 def check_paths(study: Study) -> None:

@@ -80,8 +80,14 @@ def expected(kind: str, rows: pl.DataFrame, processor: ProcessorMixin, end: str,
 
 
 def write_settings(
-    path: Path, shape: dict[str, str | None], batch: dict[str, object], fractions: list[float], saves: Path
+    path: Path,
+    shape: dict[str, str | None],
+    batch: dict[str, object],
+    fractions: list[float],
+    saves: Path,
+    loss: float | None = None,
 ) -> None:
-    """Write what `llamafactory_entry` needs besides LLaMA-Factory's arguments."""
+    """Write what `llamafactory_entry` needs besides LLaMA-Factory's arguments; `loss`: the first step's, where known."""
     told = {"template": shape, "expected": batch, "fractions": fractions, "milestones": str(saves.absolute())}
+    told |= {"first_loss": loss}
     path.write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -4,7 +4,8 @@
 (JSON, `llamafactory_data.write_settings`). Of this project only modules without dependencies are imported there.
 1. The template is the study's rendered prompt, so that LLaMA-Factory adds no system message of its own.
 2. Before the first step the batch that its collator makes of the first examples must be the study's own.
-3. It saves the adapter at the milestones, and whole checkpoints: every `save_steps`, and once on SIGTERM.
+3. The first step's loss must be what it is where DPO's policy is its own reference: ln 2.
+4. It saves the adapter at the milestones, and whole checkpoints: every `save_steps`, and once on SIGTERM.
 """
 
 import json
@@ -22,6 +23,8 @@ from memedynamics import milestones
 STEP = "memedynamics step "
 COMPLETE = "complete"
 IGNORED = -100
+# Policy and reference are one model on one batch, so rounding cancels; PiSSA's first loss is ln 2 + 0.0024.
+TOLERANCE = 1e-3
 
 
 class Study(TrainerCallback):
@@ -67,7 +70,14 @@ class Study(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict, **kwargs: object
     ) -> None:
-        """Stop on a loss or gradient that is not finite."""
+        """Stop on a first loss that shows another start or reference, and on a loss or gradient that is not finite."""
+        expected = self.settings["first_loss"]
+        # Later, or where several steps are one log, the policy has moved.
+        if expected is not None and state.global_step == 1 and abs(logs.get("loss", expected) - expected) > TOLERANCE:
+            sys.exit(
+                f"error: LLaMA-Factory's first loss is {logs['loss']:.6f}, not {expected:.6f}: the policy does not start "
+                "at its reference; use backend trl"
+            )
         for metric in ("loss", "grad_norm"):
             if not math.isfinite(logs.get(metric) or 0.0) and not (metric == "grad_norm" and args.fp16):
                 sys.exit(

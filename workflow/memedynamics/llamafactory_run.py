@@ -6,7 +6,10 @@ thing; it counts tokens as num_input_tokens_seen.
 """
 
 import json
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 import torch
@@ -20,6 +23,8 @@ from memedynamics.adapters import peft_config
 from memedynamics.config import Adapter
 from memedynamics.errors import InputError
 from memedynamics.milestones import steps
+from memedynamics.trainer_arguments import Config
+from memedynamics.training import loss_reference
 from memedynamics.vlm import load_processor
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -34,22 +39,45 @@ def begin(policy: PreTrainedModel | PeftModel, adapter: Adapter, seed: int, fold
     return policy
 
 
-def facts(policy: PeftModel) -> dict[str, object]:
-    """Parameters of the text decoder, which operations are counted from, and of the adapter; where the run starts."""
-    trainable = sum(p.numel() for p in policy.parameters() if p.requires_grad)
-    starts_at = getattr(policy, "starts_at", "base")
-    return {"decoder": runs.decoder_parameters(policy), "trainable": trainable, "starts_at": starts_at}
+def facts(
+    policy: PeftModel, config: Config, reference: Literal["base", "parent"] | None, environment: Path
+) -> dict[str, object]:
+    """Parameters of the text decoder, which operations are counted from, and of the adapter; where the run starts, what
+    its loss compares with, and the packages of LLaMA-Factory's `environment`.
+    """
+    return {
+        "decoder": runs.decoder_parameters(policy),
+        "trainable": sum(p.numel() for p in policy.parameters() if p.requires_grad),
+        "starts_at": getattr(policy, "starts_at", "base"),
+        "loss_reference": loss_reference(config, policy, reference),
+        "packages": json.loads(environment.read_text()).get("packages"),
+    }
+
+
+def first_loss(config: Config, own: Iterable[str], known: Mapping[str, object]) -> float | None:
+    """What the loss of the first step must be: ln 2 where DPO compares the policy with its own start, else unknown.
+
+    `own`: LLaMA-Factory's own arguments, of which some add terms to the loss; `known`: from `facts`.
+    """
+    plain = getattr(config, "loss_type", None) == ["sigmoid"] and not any(name.startswith("pref_") for name in own)
+    return math.log(2) if plain and known["loss_reference"] == known["starts_at"] else None
 
 
 def write_inputs(
-    kind: str, rows: pl.DataFrame, policy: PeftModel, model: Path, fractions: list[float], work: Path
+    kind: str,
+    rows: pl.DataFrame,
+    policy: PeftModel,
+    model: Path,
+    fractions: list[float],
+    work: Path,
+    loss: float | None = None,
 ) -> None:
-    """Write the datasets and the entry's settings into `work`."""
+    """Write the datasets and the entry's settings into `work`; `loss`: from `first_loss`."""
     processor = load_processor(model)
     shape = llamafactory_data.template(policy.get_base_model(), processor)
     llamafactory_data.write_dataset(rows, shape["between"], work / "data")
     batch = llamafactory_data.expected(kind, rows, processor, shape["end"], work)
-    llamafactory_data.write_settings(work / "settings.json", shape, batch, fractions, work / "milestones")
+    llamafactory_data.write_settings(work / "settings.json", shape, batch, fractions, work / "milestones", loss)
 
 
 def write_arguments(given: dict[str, object], output: Path, file: Path) -> None:
@@ -99,7 +127,9 @@ def summary(
         "kind": "adapter",
         "reference": "base",
         "starts_at": known["starts_at"],
+        "loss_reference": known["loss_reference"],
         "backend": "llamafactory",
+        "packages": known["packages"],
         "total_steps": state["max_steps"],
         "steps": saved,
         "num_prompts": rows["id"].n_unique(),

@@ -190,10 +190,6 @@ class MergedMethod(Strict):
             raise ValueError(f"weights: {len(self.weights)} for {len(self.of)} methods; give one each")
         if self.how == "slerp" and len(self.of) != 2:
             raise ValueError(f"of: slerp runs between two methods, {len(self.of)} are named")
-        if self.how in ("slerp", "ties") and min(self.weights or [1]) < 0:
-            raise ValueError(f"weights: {min(self.weights):g} is negative, which {self.how} has no meaning for")
-        if self.how in ("linear", "slerp", "ties") and self.weights and not sum(self.weights):
-            raise ValueError(f"weights: sum to 0, and {self.how} divides by their sum")
         return self
 
 

@@ -3,8 +3,8 @@
 1. The base is in memory once: while responses are graded, the policy's adapter is off and the reward model's factors
    are added to the same linear layers. Afterwards everything is as it was; nothing of it is saved with the policy.
 2. What is graded is the token ids that were drawn, not their text tokenized again.
-3. A policy that trains all weights has no frozen base left, and virtual tokens lie in hooks on it: both take a second
-   model.
+3. A policy that trains all weights has no frozen base left, virtual tokens lie in hooks on it, and QLoRA's base is in
+   four bits, on which the model was not trained: these take a second model.
 """
 
 import json

@@ -68,17 +68,30 @@ def restore(model: PreTrainedModel, checkpoint: Path) -> None:
 
 @contextmanager
 def frozen_pictures(model: Policy, reference: PreTrainedModel | None = None) -> Iterator[None]:
-    """Inside, the frozen tower runs once for a batch, policy and `reference` together, and keeps no activations.
+    """Inside, the frozen tower runs once for a batch and keeps no activations; for `reference` too, where it has the same.
 
+    A checkpoint trained elsewhere may have changed its tower, and what goes on from it has another one than the base.
     Gradient checkpointing otherwise makes its features ask for gradients: a backward pass through the whole tower
     that ends nowhere.
     """
     with remembered_pictures(model):
         inner = bare(model).model
         inner.get_image_features = torch.no_grad()(inner.get_image_features)
-        if reference is not None:
+        if reference is not None and _same_pictures(model, reference):
             bare(reference).model.get_image_features = inner.get_image_features
         yield
+
+
+def _same_pictures(model: Policy, reference: PreTrainedModel) -> bool:
+    """Whether tower and projector of both have the same weights."""
+    ours, theirs = (_outside_decoder(bare(one)) for one in (model, reference))
+    same_names = ours.keys() == theirs.keys()
+    return same_names and all(torch.equal(ours[name].float(), theirs[name].float()) for name in ours)
+
+
+def _outside_decoder(model: PreTrainedModel) -> dict[str, nn.Parameter]:
+    decoder = {id(parameter) for parameter in model.get_decoder().parameters()}
+    return {name: parameter for name, parameter in model.model.named_parameters() if id(parameter) not in decoder}
 
 
 def write(trainer: Trainer, rows: pl.DataFrame, fractions: list[float], work: Path, output: dict[str, Path]) -> None:
@@ -122,6 +135,7 @@ def summary(trainer: Trainer, rows: pl.DataFrame, steps: dict[str, int]) -> dict
     """What run.json says of a trained run; `mean_num_correct` is empty where prompts without a pair were used.
 
     `starts_at`: whose policy fraction 0 is: base, the run's own, or the name of the method it goes on from.
+    `loss_reference`: what its loss compares with (`training.loss_reference`); `reference`: what all analyses do.
     `rows` are what was trained on: a prompt each, or for RFT a correct sample each, over which the means are taken.
     """
     tokens = [entry["num_tokens"] for entry in trainer.state.log_history if "num_tokens" in entry]
@@ -130,6 +144,7 @@ def summary(trainer: Trainer, rows: pl.DataFrame, steps: dict[str, int]) -> dict
         "kind": "adapter" if isinstance(trainer.model, PeftModel) else "full",
         "reference": "base",
         "starts_at": getattr(trainer.model, "starts_at", "base"),
+        "loss_reference": trainer.loss_reference,
         "total_steps": trainer.state.max_steps,
         "steps": steps,
         "num_prompts": rows["id"].n_unique(),

@@ -169,7 +169,20 @@ def trainer(
         made.model.delete_adapter("ref")
     _in_float32(made.model)
     _check_trained(made.model)
+    made.loss_reference = loss_reference(config, made.model, reference)
     return made
+
+
+def loss_reference(
+    config: Config, policy: PreTrainedModel | PeftModel, reference: Literal["base", "parent"] | None = None
+) -> str | None:
+    """What the loss compares `policy` with: base, the method it began at, its own start (virtual tokens), or nothing.
+
+    Nothing where the loss has no reference (SFT, EM), or gives it no weight (β = 0).
+    """
+    if not getattr(config, "beta", 0):
+        return None
+    return "base" if reference == "base" else getattr(policy, "starts_at", "base")
 
 
 def _in_float32(model: PreTrainedModel | PeftModel) -> None:

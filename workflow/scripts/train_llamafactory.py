@@ -45,8 +45,9 @@ def main(
     rows = targeted(rows, memes, matched.prompt, method.target)
     found = starting_policy(model, base, adapter, start, method.reference)
     policy = llamafactory_run.begin(found, adapter, seed, work / "adapter")
-    llamafactory_run.write_inputs(kind, rows, policy, model, fractions, work)
-    known = llamafactory_run.facts(policy)
+    known = llamafactory_run.facts(policy, config, method.reference, environment)
+    loss = llamafactory_run.first_loss(config, own, known)
+    llamafactory_run.write_inputs(kind, rows, policy, model, fractions, work, loss)
     del found, policy  # the device is LLaMA-Factory's now
     torch.cuda.empty_cache()
     parent = work / "adapter" if method.reference == "parent" else None
