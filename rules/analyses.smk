@@ -65,6 +65,7 @@ use rule accuracy as rewards with:
         ANSWERED,
         FOLDERS["histories"],
         FOLDERS["rollouts"],
+        **GRADED_BY,
         preferences=rules.build_preferences.output.preferences,
     output:
         table=f"{ROOT}/analyses/rewards.parquet",

@@ -169,7 +169,9 @@ GRADING = {"prompt": ASKING["prompt"], "rewards": STUDY.rewards}
 LIKE_BASE = {key: plain(STUDY.sampling)[key] for key in ("temperature", "max_new_tokens")}
 TRAINED_ON = {"prompt": ASKING["prompt"], "question": QUESTIONS[IN_DOMAIN]}
 MATCHED = {"base": ASKING["base"], "adapter": plain(STUDY.adapter), "training": STUDY.training, **TRAINED_ON}
+REWARDS_USED = {getattr(method, "reward", None) for method in STUDY.methods.values()}
 REWARD_MODEL = plain(STUDY.reward_model) if STUDY.reward_model else None
+GRADED_BY = {"report": f"{ROOT}/reward_model/report.json"} if REWARD_MODEL and "model" in REWARDS_USED else {}
 LLAMAFACTORY = ".environments/llamafactory.json"
 PREFERENCES = {"rule": STUDY.preferences.rule, **TRAINED_ON}
 JUDGING = {
@@ -196,7 +198,11 @@ GROUPS = {
     if STUDY.methods[method].reward == "rules"
 }
 BOOTSTRAP = {"resamples": STUDY.resamples, "in_domain": IN_DOMAIN}
-LIKELIHOOD = {"resamples": STUDY.resamples, "beta": BETAS, "pair_rule": STUDY.preferences.rule}
+# Methods that minimise −log σ(β · margin) itself.
+SIGMOID = [
+    name for name, loss in trainer_argument(["dpo"], "loss_type", "sigmoid").items() if loss in ("sigmoid", ["sigmoid"])
+]
+LIKELIHOOD = {"resamples": STUDY.resamples, "beta": BETAS, "dpo": SIGMOID, "pair_rule": STUDY.preferences.rule}
 REWARDS = {**BOOTSTRAP, "groups": GROUPS}
 EXTRACT = {**ASKING, "questions": QUESTIONS}
 ATTENTION = {**EXTRACT, "settings": plain(STUDY.attention), "max_new_tokens": STUDY.sampling.max_new_tokens}

@@ -22,7 +22,7 @@ rule base_model:
         f"{ROOT}/benchmarks/base_model.tsv"
     conda:
         "../envs/main.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=grows(8000),
         runtime=grows(60),

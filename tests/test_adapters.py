@@ -1,6 +1,7 @@
 """Every kind of adapter and full weights: what trains, where it starts, what is saved, resumed, scored, refused."""
 
 import json
+import logging
 import os
 import re
 import signal
@@ -24,6 +25,7 @@ from memedynamics import (
     parameters,
     policies,
     runs,
+    soft_prompts,
     tables,
     training,
     vlm,
@@ -348,6 +350,24 @@ def test_the_tower_runs_once_for_policy_and_reference(study: Path, tmp_path: Pat
     assert made.ref_model is not None and not any(p.grad is not None for p in made.ref_model.parameters())
 
 
+def test_another_tower_looks_for_itself(study: Path, tmp_path: Path) -> None:
+    """Full weights from elsewhere, their tower moved: DPO's reference sees the base's features, and its loss is the
+    same as with every tower left to itself.
+    """
+    losses = []
+    for shared in (True, False):
+        made = trainer("dpo", "full", study, tmp_path / str(shared), max_steps=1, per_device_train_batch_size=2)
+        outside = runs._outside_decoder(made.model)
+        assert runs._same_pictures(made.model, made.ref_model)
+        with torch.no_grad():
+            for parameter in outside.values():
+                parameter.mul_(1.5)
+        assert outside and not runs._same_pictures(made.model, made.ref_model)
+        (runs.train(made) if shared else made.train())
+        losses.append(made.state.log_history[0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6) and abs(losses[0] - 0.693147) > 1e-5
+
+
 # --- where another run ended ---
 
 
@@ -386,6 +406,34 @@ def test_the_script_of_dpo_keeps_to_the_reference(reference: str, train, study: 
     tiny_study.script("train_dpo")(**where, **settings, start=parent)
     loss = tables.read(run / "history.parquet", "history").filter(metric="loss")["value"][0]
     assert (abs(loss - 0.693147) < 1e-5) == (reference == "parent")
+    record = json.loads((run / "run.json").read_text())
+    assert record["loss_reference"] == (record["starts_at"] if reference == "parent" else "base")
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "said"),
+    [
+        ("lora", {"r": 8, "alpha": 8}, "(r 4, not 8);"),
+        ("lora", {"alpha": 32}, "(alpha 8, not 32);"),
+        ("lora", {"kind": "rslora"}, "(kind lora, not rslora);"),
+        ("lora", {"kind": "ia3"}, "(kind lora, not ia3);"),
+        ("lora", {"layers": "attention"}, "(layers 14, not 8: "),
+        ("prefix", {"tokens": 3}, "(tokens 4, not 3);"),
+        ("prefix", {"kind": "prompt"}, "(kind prefix, not prompt);"),
+    ],
+)
+def test_a_start_with_other_settings(kind: str, changed: dict, said: str, train, tmp_path: Path) -> None:
+    """A checkpoint trained elsewhere may have any; what it has is not what the method's adapter says."""
+    tokens = {"tokens": 4} if kind == "prefix" else {}
+    model, parent = vlm.load_model(tiny_models.folder(FAMILY)), tmp_path / "milestones"
+    policy = soft_prompts.fresh(model, small(kind, **tokens), 1) if tokens else None
+    policy = policy or get_peft_model(model, adapters.peft_config(model, small(kind)))
+    runs.callbacks.save(policy, parent / "1")
+    starting_policy(tiny_models.folder(FAMILY), BASE, small(kind, **tokens), parent)
+    with pytest.raises(InputError, match=re.escape(said)) as raised:
+        other = Adapter(**{"kind": kind, "r": 4, **tokens, **changed})
+        starting_policy(tiny_models.folder(FAMILY), BASE, other, parent)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_start_of_another_kind(train, tmp_path: Path) -> None:
@@ -395,6 +443,18 @@ def test_a_start_of_another_kind(train, tmp_path: Path) -> None:
 
 
 # --- what is refused ---
+
+
+def test_kernels_that_are_not_wanted_are_not_asked_for() -> None:
+    """Of what bitsandbytes says while it is imported, that one line alone is dropped."""
+    said, logger = [], logging.getLogger("bitsandbytes.backends.cpu.ops")
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logger.addHandler(handler)
+    logger.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "No module named 'kernels'")
+    logger.warning("something else")
+    logger.removeHandler(handler)
+    assert said == ["something else"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 import synthetic
 from analysed_study import script
-from memedynamics import answer_entropy, entropy_paths, figures, gather, relations, stats, tables, token_entropy
+from memedynamics import answer_entropy, curves, entropy_paths, figures, gather, relations, stats, tables, token_entropy
 from memedynamics.errors import InputError
 from memedynamics.figure_entropy import _against, figure_entropy
 
@@ -329,6 +329,16 @@ def test_the_figure_shows_every_run(table):
         lines = [t for t in figure.data if t.line.color == colour and t.mode == "lines+markers"]
         assert sorted(len(t.x) for t in lines) == [4, 4, 10, 10]
     assert any("Spearman" in (note.text or "") for note in figure.layout.annotations)
+
+
+def test_the_figure_draws_a_path_from_the_runs_own_start(table):
+    """With rows at fraction 0 a run does not begin at the base: as many points as before, none of them the base's."""
+    sft = table.filter(pl.col("method") == "sft", pl.col("statistic").is_in(["path_accuracy", "path_entropy"]))
+    own = sft.filter(pl.col("fraction") == synthetic.FRACTIONS[0]).with_columns(fraction=pl.lit(0.0))
+    figure = figure_entropy(pl.concat([table, own]), [])
+    paths = [t for t in figure.data if t.line.color == figures.COLOURS["sft"] and t.xaxis == "x"]
+    base = next(t for t in figure.data if t.marker.color == figures.COLOURS["base"] and t.xaxis == "x")
+    assert [len(t.x) for t in paths] == [4, 4] and all(t.x[0] == t.x[1] and t.x[0] != base.x[0] for t in paths)
 
 
 def test_the_figure_of_a_single_run_and_milestone(table):

@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import merge_runs
 import tiny_models
-from memedynamics import card_numbers, checkpoints, external, model_card, servable, tables, vlm
+from memedynamics import card_numbers, checkpoints, export_card, external, model_card, servable, tables, vlm
 from memedynamics.config import BaseModelConfig, MergedMethod
 from memedynamics.errors import InputError
 from tiny_study import PROMPT, outputs, script
@@ -255,6 +255,25 @@ def test_numbers_are_the_tables(tmp_path: Path, data: Path) -> None:
         }
     ]  # fmt: skip
     assert card_numbers.settings({"a": {"b": 1, "c": None}, "d": [], "e": [2]}) == [("a.b", 1), ("e", [2])]
+
+
+@pytest.mark.parametrize(
+    ("record", "shown"),
+    [
+        ({"loss_reference": "base"}, "| its loss compared it with | the base model |"),
+        ({"loss_reference": "first"}, "| its loss compared it with | the end of first |"),
+        ({"loss_reference": "own"}, "| its loss compared it with | its own start |"),
+        ({"loss_reference": None}, "| its loss compared it with | nothing |"),
+        ({"packages": {"llamafactory": "0.9.5", "torch": "2.8.0"}}, "llamafactory (LLaMA-Factory's) 0.9.5, torch (LL"),
+    ],
+)
+def test_the_card_names_the_losses_reference_and_the_trainers_packages(record: dict, shown: str, data: Path) -> None:
+    run = {"kind": "adapter", "total_steps": 3, **record}
+    story = export_card.Story("s", "m", 1, {"kind": "dpo"}, {}, run, {"source": "x"}, {}, "memes")
+    found = export_card.values(story, [data], [], {})
+    rows = [f"| {name} | {value} |" for name, value in found["settings"]]
+    assert any(shown in text for text in [*rows, found["versions"]])
+    assert len([row for row in rows if "its loss" in row]) == ("loss_reference" in record)
 
 
 def test_an_adapter_forgets_where_it_was_trained(model: Path, data: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from PIL import Image
 from plotly.offline import get_plotlyjs
+from plotly.subplots import make_subplots
 
 from analysed_study import script, write
 from memedynamics import figures, panels, tables
@@ -86,6 +87,50 @@ def test_a_curve_for_every_run_with_its_intervals(what, run, drawn, frames):
     (curve,) = [trace for trace in curves if close(bars(trace)[-len(rows) :], rows)]
     assert len(curve.x) == len(FRACTIONS) + 1 and list(curve.x) == sorted(curve.x)
     assert curve.line.dash == figures.DASHES[SEEDS.index(run[1])]
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        (0.0, {"sft": (0, 2, 3), "on": (1, 2, 3), "lost": (2, 3)}),
+        (None, {"sft": None, "on": (1, 2, 3), "lost": (2, 3)}),
+    ],
+)
+def test_a_run_is_joined_to_its_own_start(start, expected):
+    """sft begins at the base where that has a value; `on` has a start of its own; the start of `lost` is unknown."""
+    rows = [("on", 0.0, 1.0)] + [(name, at, y) for name in expected for at, y in ((0.5, 2.0), (1.0, 3.0))]
+    common = {"seed": 1, "dataset": "d", "split": "val", "statistic": "x", "n": 9, "unit": "1"}
+    frame = pl.DataFrame(rows, ["method", "fraction", "value"], orient="row").with_columns(
+        ci_low="value", ci_high="value", **{name: pl.lit(value) for name, value in common.items()}
+    )
+    figure = make_subplots(rows=1, cols=1)
+    panels.curves(figure, 1, 1, frame, "1", start, elsewhere=[("lost", 1)])
+    palette = figures.colours(list(expected))
+    lines = {t.line.color: tuple(t.y) for t in figure.data if t.mode == "lines+markers"}
+    assert lines == {palette[name]: y for name, y in expected.items() if y}
+
+
+def test_a_method_has_one_colour_in_every_panel():
+    """Unknown names are coloured in alphabetical order of the whole figure's, of which a panel may show the last."""
+    common = {"seed": 1, "fraction": 1.0, "dataset": "d", "split": "val", "statistic": "x", "n": 9, "unit": "1"}
+    frame = pl.DataFrame([{**common, "method": "zeta", "value": 1.0, "ci_low": 0.0, "ci_high": 2.0, "kind": "k"}])
+    for draw in (
+        lambda figure: panels.curves(figure, 1, 1, frame, "1", 0.0, among=["alpha", "zeta"]),
+        lambda figure: panels.groups(figure, 1, 1, frame, "kind", [("k", "k")], "1", among=["alpha", "zeta"]),
+    ):
+        figure = make_subplots(rows=1, cols=1)
+        draw(figure)
+        assert figure.data[-1].marker.color == figures.FURTHER[1]
+
+
+@pytest.mark.parametrize(("count", "longest"), [(2, "rloo-reward-0"), (8, "rloo-re…")])
+def test_names_of_many_methods_are_cut_below_a_panel(count: int, longest: str):
+    """They stand upright there, and would run into the panel below."""
+    common = {"seed": 1, "fraction": 1.0, "dataset": "d", "split": "val", "statistic": "x", "n": 9, "unit": "1"}
+    rows = [{**common, "method": f"rloo-reward-{i}", "value": 1.0, "ci_low": 0.0, "ci_high": 2.0} for i in range(count)]
+    figure = make_subplots(rows=1, cols=1)
+    panels.by_method(figure, 1, 1, pl.DataFrame(rows), "1")
+    assert f"<b>{longest}</b>" in figure.layout.xaxis.ticktext[0] and len(figure.layout.xaxis.ticktext) == count
 
 
 PLACES = [{"dataset": "memes", "split": "test"}, {"dataset": "other", "split": "test"}, VAL]

@@ -13,7 +13,7 @@ from trl import DPOConfig
 
 import tiny_models
 import tiny_study
-from memedynamics import forced_logps, invariants, modes, tables
+from memedynamics import first_step, forced_logps, invariants, modes, tables
 from memedynamics import sampling as drawing
 from memedynamics.adapters import peft_config
 from memedynamics.config import Adapter, BaseModelConfig, Sampling
@@ -100,7 +100,7 @@ def test_adapters_at_half_precision(adapter: str, study: Path, tmp_path: Path) -
 @pytest.mark.parametrize("reference", ["base", "parent"])
 @pytest.mark.parametrize("adapter", ["lora", "full"])
 def test_a_run_that_begins_at_anothers_end(adapter: str, reference: str, study: Path, tmp_path: Path) -> None:
-    """Against the base nothing is known of DPO's first step; against the parent its loss is ln 2."""
+    """It is its parent's end. Against the base nothing is known of DPO's first step; against the parent it is ln 2."""
     matched = tiny_study.MATCHED.model_copy(update={"adapter": Adapter(kind=adapter, r=4)})
     where = {**tiny_study.inputs(study), **tiny_study.outputs(tmp_path), "work": tmp_path / "work", "threads": 1}
     tiny_study.script("train_sft")(**where, **{**tiny_study.settings("sft", max_steps=2), "matched": matched})
@@ -108,6 +108,31 @@ def test_a_run_that_begins_at_anothers_end(adapter: str, reference: str, study: 
     given = {"start": tmp_path / "milestones", "adapter": matched.adapter, "method": method}
     report = preflight("dpo", study, tmp_path / "preflight", **given)
     assert ("dpo_loss" in report) == (reference == "parent") and all(found["ok"] for found in report.values())
+    assert ("reference" in report) == (reference == "base") and report["parent"]["value"] < 1e-5
+
+
+def test_a_reference_that_is_not_the_base(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRL's copy of what the parent learnt left in place; full weights whose reference is read from the parent."""
+    for kind in ("lora", "full"):
+        work = tmp_path / kind
+        matched = tiny_study.MATCHED.model_copy(update={"adapter": Adapter(kind=kind, r=4)})
+        where = {**tiny_study.inputs(study), **tiny_study.outputs(work), "work": work / "work", "threads": 1}
+        tiny_study.script("train_sft")(**where, **{**tiny_study.settings("sft", max_steps=2), "matched": matched})
+        method = tiny_study.recipe("dpo").model_copy(update={"start": "sft", "reference": "parent"})
+        with monkeypatch.context() as patch:
+            patch.setattr(invariants, "measure", lambda *given: MEASURE(*given[:-1], True))
+            with pytest.raises(InputError, match="reference is off by .*compares with another policy than the base"):
+                preflight("dpo", study, work, start=work / "milestones", adapter=matched.adapter, method=method)
+
+
+def test_a_start_that_is_not_the_parents_end(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = {**tiny_study.inputs(study), **tiny_study.outputs(tmp_path), "work": tmp_path / "work", "threads": 1}
+    tiny_study.script("train_sft")(**where, **tiny_study.settings("sft", max_steps=2))
+    method = tiny_study.recipe("dpo").model_copy(update={"start": "sft", "reference": "base"})
+    ended = invariants._ended
+    monkeypatch.setattr(invariants, "_ended", lambda reader, model, end: ended(reader, model, end.with_name("0")))
+    with pytest.raises(InputError, match="parent is off by .*; likely cause: the run that it begins at was changed"):
+        preflight("dpo", study, tmp_path / "preflight", start=tmp_path / "milestones", method=method)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +204,7 @@ def test_another_base_model(study: Path, tmp_path: Path) -> None:
         preflight("grpo", study, tmp_path, model=tmp_path / "model")
 
 
+MEASURE = invariants.measure
 PISSA = Adapter(r=4, options={"init_lora_weights": "pissa"})
 
 
@@ -218,7 +244,7 @@ def test_half_precision_does_not_explain_another_loss() -> None:
     nats = invariants.TOLERANCE["bfloat16"]
     for loss, holds in ((0.6955, False), (0.6932, True)):
         log = {"rewards/margins": 0.0, "loss": loss}
-        assert invariants._logged(DPOConfig(bf16=False), log, nats)["dpo_loss"].ok == holds
+        assert first_step.logged(DPOConfig(bf16=False), log, nats)["dpo_loss"].ok == holds
 
 
 @pytest.mark.parametrize(("kind", "name"), [("dpo", "dpo_margin"), ("grpo", "grpo_kl")])
@@ -308,7 +334,7 @@ def test_tied_layers_do_not_merge(reader: forced_logps.Reader, tmp_path: Path) -
 
 def test_nan_never_holds() -> None:
     """The loss is off by |0.75 − ln 2| = 0.0569; a NaN is no small number."""
-    found = invariants._logged(DPOConfig(bf16=False), {"rewards/margins": math.nan, "loss": 0.75}, 0.05)
+    found = first_step.logged(DPOConfig(bf16=False), {"rewards/margins": math.nan, "loss": 0.75}, 0.05)
     assert found["dpo_loss"].value == pytest.approx(0.0569, abs=1e-4)
     assert not any(invariant.ok for invariant in found.values())
     with pytest.raises(InputError, match="preflight of dpo: dpo_margin is off by nan"):
@@ -317,4 +343,4 @@ def test_nan_never_holds() -> None:
 
 def test_a_loss_without_a_known_start_is_not_checked() -> None:
     log = {"rewards/margins": 0.0, "loss": 25.0}
-    assert set(invariants._logged(DPOConfig(bf16=False, loss_type="ipo"), log, 1e-4)) == {"dpo_margin"}
+    assert set(first_step.logged(DPOConfig(bf16=False, loss_type="ipo"), log, 1e-4)) == {"dpo_margin"}

@@ -1,6 +1,7 @@
 """A judge's probabilities, what is made of them, and the scripts: from judgements to pairs, analysis and figure."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -285,6 +286,28 @@ def test_the_judge_chooses_the_drawn_pairs_alone():
 def test_a_judge_that_chooses_nothing_is_an_error():
     with pytest.raises(InputError, match="the judge prefers neither response in all of 3 pairs"):
         build(judged([(0.7, 0.7)] * 3, [(0, 1)] * 3, "drawn"))
+
+
+@pytest.mark.parametrize(
+    ("sure", "mass", "said"),
+    [
+        (9, 0.5, None),
+        (2, 0.02, None),
+        (1, 0.5, "hardly judges: both orders name the same winner in 10% of pairs .least 20%.;"),
+        (9, 1e-5, "hardly judges: its label mass is 1e-05 .least 0.01.;"),
+        (0, 1e-5, "hardly judges: its label mass is 1e-05 .least 0.01. and both orders .* in 0% of pairs"),
+    ],
+)
+def test_a_judge_that_hardly_judges_is_warned_of(sure: int, mass: float, said: str | None, caplog):
+    """Of ten drawn pairs `sure` have one winner; what it says of label pairs, that it knows them, does not count."""
+    drawn = judged([(0.9, 0.1)] * sure + [(0.9, 0.6)] * (10 - sure), [(0, 1)] * 10, "drawn")
+    drawn = drawn.with_columns(label_mass_ab=pl.lit(mass), label_mass_ba=pl.lit(mass))
+    both = pl.concat([drawn, judged([(0.9, 0.1)] * 10, [(0, 1)] * 10)])
+    assert len(build(both, 10)) == 10
+    figure = figure_judgement(analysed(both, 10))
+    below = " ".join(note.text for note in figure.layout.annotations)
+    assert ("hardly judges" in below) == bool(said) == bool(caplog.messages)
+    assert said is None or re.search(said, caplog.text)
 
 
 def test_judgements_of_other_samples_are_an_error():

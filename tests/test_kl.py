@@ -447,21 +447,22 @@ def test_whose_file_it_is():
         gather.run_of(Path("results/s/elsewhere.parquet"))
 
 
+def scored_to_parent(folder: Path, paths: dict, target: Path, methods: tuple[str, ...]) -> dict[str, list[Path]]:
+    """The script's inputs, with the texts of `methods` given as those to their parents too."""
+    given = {key: paths[key] for key in ("traces", "responses", "runs", "data")}
+    given |= {"traces_to_parent": [], "responses_to_parent": []}
+    for name in ("traces", "responses"):
+        for run in [f"{name}/{method}/seed{seed}" for method in methods for seed in synthetic.SEEDS]:
+            kind = pl.col("probe_kind").cast(pl.String).replace("base_sample", "parent_sample")
+            frame = tables.read(folder / run / "1-of-1.parquet", name).with_columns(probe_kind=kind)
+            given[f"{name}_to_parent"].append(target / "to_parent" / run)
+            tables.write(frame, target / "to_parent" / run / "1-of-1.parquet", name)
+    return given
+
+
 def test_a_chained_run_is_measured_against_its_parent_too(study, tmp_path):
     """The same texts given as those to the parent make the same rows, of that reference, beside the rest."""
-    folder, paths = study
-    to_parent = {"traces_to_parent": [], "responses_to_parent": []}
-    for name in ("traces", "responses"):
-        for seed in synthetic.SEEDS:
-            found = tables.read(folder / f"{name}/dpo/seed{seed}/1-of-1.parquet", name)
-            renamed = found.with_columns(
-                probe_kind=pl.col("probe_kind").cast(pl.String).replace("base_sample", "parent_sample")
-            )
-            target = tmp_path / f"to_parent/{name}/dpo/seed{seed}/1-of-1.parquet"
-            target.parent.mkdir(parents=True)
-            tables.write(renamed, target, name)
-            to_parent[f"{name}_to_parent"].append(target.parent)
-    given = {key: paths[key] for key in ("traces", "responses", "runs", "data")} | to_parent
+    given = scored_to_parent(*study, tmp_path, ("dpo",))
     found = launch(tmp_path, "kl", given, {"resamples": 50, "parents": {"dpo": "sft"}})
     assert set(found["reference"]) == {"base", "sft"}
     measures = ["fraction", "seed", "direction", "dataset", "split", "estimator", "span", "statistic", "value", "n"]
@@ -471,3 +472,14 @@ def test_a_chained_run_is_measured_against_its_parent_too(study, tmp_path):
     )
     assert len(base) == len(parent) > 0 and "parent_sample" in parent["probe_kind"]
     assert base.select(measures).sort(measures).equals(parent.select(measures).sort(measures))
+
+
+@pytest.mark.parametrize("parents", [{"dpo": "a", "sft": "a"}, {"dpo": "a", "sft": "b"}])
+def test_only_runs_of_one_parent_are_compared_on_its_texts(study, tmp_path, parents: dict[str, str]):
+    """Texts of two parents are two sets of texts, on the same memes: no difference between them is paired."""
+    given = scored_to_parent(*study, tmp_path, ("dpo", "sft"))
+    script("kl").main(**given, table=tmp_path / "kl.parquet", resamples=5, parents=parents)
+    found = tables.read(tmp_path / "kl.parquet", "kl").filter(pl.col("reference") != "base")
+    assert set(found.select("method", "reference").rows()) == set(parents.items())
+    others = {name for name in found["versus"].drop_nulls() if not name.startswith("seed")}
+    assert others == ({"sft"} if len(set(parents.values())) == 1 else set())

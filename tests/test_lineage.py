@@ -90,6 +90,50 @@ def test_what_cannot_be_is_refused_by_name(methods, words):
         study(**methods)
 
 
+TIES = {"kind": "merge", "how": "ties", "of": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("merge", "words"),
+    [
+        ({**TIES, "how": "linear", "weights": [1, -1]}, "methods.m.weights: sum to 0, so linear has no mean"),
+        ({**TIES, "weights": [2, -1]}, "m.weights: -1 is negative, which ties cannot take; use task_arithmetic"),
+        ({**TIES, "how": "slerp", "weights": [-1, 2]}, "methods.m.weights: -1 is negative, which slerp cannot take"),
+    ],
+)
+def test_weights_without_a_mean_are_refused(merge, words):
+    with pytest.raises(InputError, match=words):
+        study(a={"kind": "sft"}, b={"kind": "sft"}, m=merge)
+
+
+def test_sums_need_no_mean():
+    merge = {**TIES, "how": "task_arithmetic", "weights": [1, -1]}
+    assert study(a={"kind": "sft"}, b={"kind": "sft"}, m=merge).methods["m"].weights == [1, -1]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        ([["a", "a"]], "merge_path.pairs.0: a path from a to itself; name two methods"),
+        ([["a", "b"], ["a", "b"]], "merge_path.pairs.1: a and b are named already; remove one of both"),
+        ([["a", "b"], ["b", "a"]], "merge_path.pairs.1: b and a are named already"),
+        ([["a", "b__c"]], "merge_path.pairs.0: b__c holds '__', which stands between the two in names of files"),
+        ([["a", "d"]], "merge_path.pairs.0: no method 'd'; did you mean"),
+    ],
+)
+def test_paths_that_are_none_are_refused(pairs, words):
+    methods = {name: {"kind": "sft"} for name in ("a", "b", "b__c")}
+    with pytest.raises(InputError, match=words):
+        load_study(STUDY | {"methods": methods, "merge_path": {"pairs": pairs}})
+
+
+def test_a_method_is_not_proposed_as_its_own_parent():
+    with pytest.raises(InputError, match="methods.sft2.from: no method 'sft1'; did you mean 'dpo'"):
+        study(dpo={"kind": "dpo"}, sft2={"kind": "sft", "from": "sft1"})
+    with pytest.raises(InputError, match="methods.sft2.from: no method 'sft1'; there is no other one"):
+        study(sft2={"kind": "sft", "from": "sft1"})
+
+
 def test_plain_methods_differ_in_the_objective_alone():
     found = study(
         sft={"kind": "sft", "args": {"learning_rate": 1e-4}},

@@ -21,6 +21,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 import tiny_models
 from memedynamics import callbacks, exports, llamafactory, llamafactory_data, llamafactory_process, tables
@@ -29,8 +30,8 @@ from memedynamics.config import Adapter, BaseModelConfig
 from memedynamics.errors import InputError
 from memedynamics.examples import training_rows
 from memedynamics.images import open_image
-from memedynamics.llamafactory_entry import check_batch
-from memedynamics.llamafactory_run import adopt, begin
+from memedynamics.llamafactory_entry import Study, check_batch
+from memedynamics.llamafactory_run import adopt, begin, facts, first_loss
 from memedynamics.methods import TrainedMethod
 from memedynamics.training import trainer_config
 from memedynamics.vlm import encode, load_model, load_processor, render
@@ -236,6 +237,44 @@ def test_the_first_batch_must_be_the_studys(tmp_path: Path, capsys: pytest.Captu
     wrong[1]["pixel_values"] += 0.1
     with pytest.raises(SystemExit, match="pixel values of the first training pictures are not the study's"):
         check_batch(told, wrong, collate)
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "own", "reference", "expected"),
+    [
+        ("dpo", {}, {}, None, math.log(2)),
+        ("dpo", {"label_smoothing": 0.1}, {"loraplus_lr_ratio": 4}, None, math.log(2)),
+        ("dpo", {}, {}, "parent", math.log(2)),
+        ("dpo", {}, {}, "base", None),
+        ("dpo", {}, {"pref_ftx": 0.5}, None, None),
+        ("dpo", {"loss_type": ["hinge"]}, {}, None, None),
+        ("sft", {}, {}, None, None),
+    ],
+)
+def test_what_is_known_of_the_first_loss(
+    kind: str, args: dict, own: dict, reference: str | None, expected: float | None, tmp_path: Path
+) -> None:
+    """ln 2 where DPO compares with the run's own start; other terms of the loss, or another reference, say nothing."""
+    policy = begin(load_model(tiny_models.folder("qwen2_5_vl")), Adapter(r=2), 1, tmp_path / "start")
+    policy.starts_at = "sft" if reference else "base"
+    (tmp_path / "llamafactory.json").write_text(json.dumps({"python": "x", "packages": {"llamafactory": "0.9.5"}}))
+    made = config(kind, tmp_path, **args)
+    known = facts(policy, made, reference, tmp_path / "llamafactory.json")
+    assert known["packages"] == {"llamafactory": "0.9.5"}
+    assert known["loss_reference"] == (None if kind == "sft" else "sft" if reference == "parent" else "base")
+    assert first_loss(made, own, known) == expected
+
+
+def test_another_first_loss_ends_the_run() -> None:
+    """PiSSA's 0.6955 at step 1; later, or without an expectation, a loss may be anything finite."""
+    args, control = TrainingArguments(output_dir="x", report_to="none"), TrainerControl()
+    study = Study({"milestones": "x", "first_loss": math.log(2)})
+    study.on_log(args, TrainerState(global_step=1), control, {"loss": 0.6931})
+    study.on_log(args, TrainerState(global_step=2), control, {"loss": 0.6})
+    study.on_log(args, TrainerState(global_step=1), control, {"train_runtime": 3.0})
+    with pytest.raises(SystemExit, match="first loss is 0.695500, not 0.693147: the policy does not start at its ref"):
+        study.on_log(args, TrainerState(global_step=1), control, {"loss": 0.6955})
+    Study({"milestones": "x", "first_loss": None}).on_log(args, TrainerState(global_step=1), control, {"loss": 3.0})
 
 
 # Its environment and process.

@@ -97,6 +97,12 @@ def test_the_numbers_are_the_tables(study, printed):
         ]
 
 
+def test_answers_name_the_methods_that_were_compared(printed):
+    """A question about GRPO and DPO is answered by two runs of the study, whatever these are called."""
+    said = " ".join(" ".join(printed).split())
+    assert "Is GRPO better than DPO?" in said and "(GRPO against DPO)" in said
+
+
 def test_the_figures_paths_are_printed(printed):
     assert [line.split()[-1] for line in printed[-2:]] == [
         f"results/synthetic/figures/{n}.html" for n in ("accuracy", "kl")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 import synthetic
-from memedynamics import gather, reward_dynamics, reward_history, reward_training, stats, tables
+from memedynamics import figures, gather, reward_dynamics, reward_history, reward_training, stats, tables
 from memedynamics.errors import InputError
 from memedynamics.figure_rewards import figure_rewards
 
@@ -184,12 +184,14 @@ def level(table: pl.DataFrame, **where: object) -> float:
     return table["value"].item()
 
 
-def measured(samples: pl.DataFrame, drawn: pl.DataFrame, history: pl.DataFrame | None = None) -> pl.DataFrame:
+def measured(
+    samples: pl.DataFrame, drawn: pl.DataFrame, history: pl.DataFrame | None = None, **options: object
+) -> pl.DataFrame:
     empty = pl.DataFrame(schema={"method": pl.String, "seed": pl.Int32, "step": pl.Int64, "metric": pl.String,
                                  "value": pl.Float64})  # fmt: skip
     pairs = pl.DataFrame({"dataset": ["d"], "id": ["a"]})
     history = empty if history is None else history
-    return reward_dynamics.measure(samples, history, drawn, pairs, PROMPTS, RUNS, 30, "d", SIZES)
+    return reward_dynamics.measure(samples, history, drawn, pairs, PROMPTS, RUNS, 30, "d", SIZES, **options)
 
 
 def test_answers_and_gaps_by_hand():
@@ -218,6 +220,22 @@ def test_answers_and_gaps_by_hand():
     assert level(table, statistic="accuracy_gap", **val | {"split": "train-val"}) == pytest.approx(2 / 3 - 0.75)
     difference = {"method": "grpo", "fraction": 0.5, "split": "val", "source": "samples"}
     assert level(table, statistic="reward_difference", **difference) == pytest.approx(0.5 - 0.725)
+
+
+def test_a_learnt_reward_says_what_it_is_worth():
+    """As its report has it: no policy's row, on pairs held out of train; and a line below the figure."""
+    rows = [("base", 0.0, split, m, [YES, YES]) for split, m in (("train", "a"), ("val", "y"))]
+    rows += [("grpo", 1.0, "val", "y", [YES, NONE])]
+    report = {"accuracy": 0.6, "ci_low": 0.31, "ci_high": 0.9, "n": 10, "margin": 0.25, "loss": 0.69}
+    table = measured(answers(rows), rollouts(DRAWN[:1]), report=report)
+    found = table.filter(source="reward_model").select("statistic", "value", "ci_low", "ci_high", "n", "split", "seed")
+    assert sorted(found.rows()) == [
+        ("reward_model_accuracy", 0.6, 0.31, 0.9, 10, "train", None),
+        ("reward_model_margin", 0.25, None, None, 10, "train", None),
+    ]
+    tables.conform(table.with_columns(study=pl.lit("s")), "rewards")
+    words = [" ".join(note.text for note in figure_rewards(t).layout.annotations) for t in (table, table.filter(n=2))]
+    assert ["chosen response in 60% [31%, 90%] of 10 pairs" in text for text in words] == [True, False]
 
 
 # The made-up study.
@@ -321,6 +339,22 @@ def test_script_repeats_the_analysis_accuracy(table, study):
     assert level(table, statistic="parse_share", **where) == pytest.approx(valid)
     std = samples.group_by("id").agg(pl.col("reward").std())["reward"].mean()
     assert level(table, statistic="reward_std_within", **where) == pytest.approx(std)
+
+
+def test_a_method_without_groups_changes_no_colour(table):
+    """Panels on groups show `zeta` alone, the second of two names in the key above them."""
+    names = pl.col("method").cast(pl.String).replace({"sft": "alpha", "grpo": "zeta"})
+    figure = figure_rewards(table.with_columns(method=names))
+    drawn = {t.marker.color for t in figure.data if t.xaxis in ("x5", "x6", "x7", "x8") and t.marker.color}
+    assert drawn == {figures.FURTHER[1]}
+
+
+def test_a_run_that_starts_elsewhere_is_not_joined_to_the_base(table):
+    """Its own answers at fraction 0 say so; what it drew is not known there."""
+    start = table.filter(method="grpo", source="samples", fraction=1.0).with_columns(fraction=pl.lit(0.0))
+    begun = [figure_rewards(table), figure_rewards(pl.concat([table, start]))]
+    lines = [[len(t.x) for t in f.data if t.xaxis in ("x6", "x8") and t.mode == "lines+markers"] for f in begun]
+    assert lines == [[len(synthetic.FRACTIONS) + 1] * 4, [len(synthetic.FRACTIONS)] * 4]
 
 
 def test_figure_has_what_the_table_has(table):

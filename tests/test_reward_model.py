@@ -14,14 +14,15 @@ from safetensors.torch import load_file
 
 import tiny_models
 import tiny_study
-from memedynamics import adapters, forcing, reward_grader, reward_model, reward_training, tables, vlm
+from memedynamics import adapters, forcing, graders, reward_grader, reward_model, reward_training, tables, vlm
 from memedynamics.checkpoints import MANIFEST
 from memedynamics.config import Adapter
 from memedynamics.errors import InputError
 from memedynamics.images import open_image
-from memedynamics.methods import RewardModel, TrainedMethod
+from memedynamics.methods import RewardModel, TrainedMethod, rule_of
 from memedynamics.prompts import messages
 from memedynamics.reward_model import ScalarModel, accuracy, bradley_terry, fed, held_out, load_head
+from memedynamics.starting import starting_policy
 from tiny_study import MATCHED, PROMPT, REWARDS, SHARED, inputs, outputs, response, script, settings, write_study
 
 FAMILY = "qwen2_5_vl"
@@ -206,6 +207,21 @@ def test_the_policys_adapter_does_not_touch_the_grade(kind: str, fitted: Path, t
     assert np.ptp(expected) > 1e-2
 
 
+def test_qloras_base_in_four_bits_does_not_grade(fitted: Path) -> None:
+    """The grade is that on the base the reward model was trained on, which four bits are not."""
+    base, matched = tiny_models.folder(FAMILY), MATCHED.model_copy(update={"adapter": Adapter(kind="qlora", r=4)})
+    policy, processor = starting_policy(base, matched.base, matched.adapter), vlm.load_processor(base)
+    loaded = PeftModel.from_pretrained(vlm.load_model(base), fitted / "model").eval()
+    with torch.no_grad():
+        expected = reward_model.read_off(loaded, load_head(fitted / "model"), an_encoded_batch(None)).tolist()
+    method = TrainedMethod(kind="grpo", reward="model")
+    judge, *_ = graders.functions(method, REWARDS, matched, policy, processor, base, fitted / "model")
+    pictures = [tiny_models.picture(n, 56 + 28 * (n % 2)) for n in range(4)]
+    given = {"completions": [], "prompts": list(map(messages, CONTENTS)), "completion_ids": RESPONSES}
+    assert judge(**given, image=pictures) == pytest.approx(expected, abs=1e-5)
+    assert grade(fitted / "model", policy, base) != pytest.approx(expected, abs=1e-3)
+
+
 @pytest.fixture(scope="module", params=["rloo", "grpo"])
 def rlhf(request: pytest.FixtureRequest, study: Path, fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple:
     """Two steps against the reward model, and the trained run's outputs."""
@@ -213,7 +229,7 @@ def rlhf(request: pytest.FixtureRequest, study: Path, fitted: Path, tmp_path_fac
     given = settings(request.param, max_steps=2)
     method = TrainedMethod(**{**given["method"].model_dump(by_alias=True), "reward": "model"})
     where = {**inputs(study), **outputs(folder), "work": folder / "work", "threads": 1}
-    script(f"train_{request.param}")(**where, **{**given, "method": method}, reward_model=fitted / "model")
+    script(rule_of(method))(**where, **{**given, "method": method}, reward_model=fitted / "model")
     return request.param, outputs(folder)
 
 

@@ -451,7 +451,9 @@ def test_a_run_goes_on_from_a_checkpoint_and_from_another_runs_end(kind: str, st
     train(second, start=first / "milestones")
     begun = load_file(second / "milestones/0/adapter_model.safetensors")["prompt_embeddings"]
     assert torch.equal(begun, end)
-    assert json.loads((second / "run.json").read_text())["starts_at"] == "first"
+    records = [json.loads((run / "run.json").read_text()) for run in (first, second)]
+    assert [record["starts_at"] for record in records] == ["own", "first"]
+    assert [record["loss_reference"] for record in records] == ["own", "first"]
     history = tables.read(second / "history.parquet", "history")
     assert math.isclose(history.filter(metric="loss")["value"][0], math.log(2), abs_tol=1e-6)
 

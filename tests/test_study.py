@@ -1,5 +1,8 @@
 """The study file is checked whole; an error names key, value and the nearest valid key."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,17 @@ def test_shipped_studies_are_valid_and_matched(name):
         ({"datasets": {"p": {"reader": "pictograms", "colums": {}}}}, "datasets.p.colums.*did you mean 'columns'"),
         ({"methods": {"x": {"kind": "gpro"}}}, "methods.x.kind: no kind 'gpro'; did you mean 'grpo'"),
         ({"methods": {"x": {"kind": "ppo"}}}, "methods.x.kind: no trainer has PPO .* rloo or grpo with reward: model"),
+        ({"adapter": {"kind": "lorra"}}, "adapter.kind: no 'lorra'; did you mean 'lora'. There are lora, rslora, dora"),
+        (
+            {"methods": {"x": {"kind": "merge", "how": "tie", "of": ["a", "b"]}}},
+            "methods.x.how: no 'tie'; did you mean 'ties'",
+        ),
+        ({"methods": {"x": {"kind": "sft", "backend": "llama"}}}, "methods.x.backend: .*did you mean 'llamafactory'"),
+        ({"methods": {"x": {"kind": "sft", "target": "group"}}}, "methods.x.target: no 'group'; did you mean 'groups'"),
+        ({"methods": {"x": {"kind": "grpo", "reward": "modle"}}}, "methods.x.reward: no 'modle'; did you mean 'model'"),
+        ({"datasets": {"p": {"reader": "pictograms", "splits": {"trian": 3}}}}, "p.splits.trian: .* mean 'train'"),
+        ({"datasets": {"p": {"reader": "pictograms", "labels": {"a": "b"}}}}, r"p.labels.a: .*0 or 1 \(found 'b'\)"),
+        ({"judge": {"model": {"source": "demo"}}}, "file: judge.model.source: the demo's .*; leave judge.model empty"),
         ({"methods": {"base": {"kind": "sft"}}}, "cannot be called 'base'"),
         ({"seeds": "a"}, r"seeds: .*list \(found 'a'\)"),
         ({"adapter": {"r": 0}}, r"adapter.r: .*greater than 0 \(found 0\)"),
@@ -87,6 +101,55 @@ def test_bad_keys_are_named(change, words):
         load_study(STUDY | change)
 
 
+SFT = {"s": {"kind": "sft"}}
+LLAMAFACTORY = {"kind": "sft", "backend": "llamafactory"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"adapter": {"options": {"init_lora_weights": "pissa"}}}, "methods.x: .*'pissa': changes the base weights"),
+        ({"adapter": {"kind": "full"}}, "methods.x: backend llamafactory: trains lora, rslora, dora, not full"),
+        ({"adapter": {"layers": "atention"}}, "methods.x: adapter.layers: no preset 'atention'; .* is attention"),
+        ({"training": {"packing": True}}, "methods.x: trainer argument packing: TRL cannot for vision data"),
+        ({"training": {"lora_rank": 8}}, r"methods.x: trainer argument lora_rank: .*\(use adapter.r\)"),
+        (
+            {"methods": {"x": {"kind": "dpo", "backend": "llamafactory", "from": "s", "reference": "parent"}, **SFT}},
+            "methods.x: reference parent: LLaMA-Factory adds the parent's adapter to weights in bfloat16",
+        ),
+    ],
+)
+def test_what_llamafactory_cannot_train_is_refused_when_the_file_is_read(change, words):
+    with pytest.raises(InputError, match=f"study file: {words}"):
+        load_study(STUDY | {"methods": {"x": LLAMAFACTORY}} | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"adapter": {"kind": "dora"}, "reward_model": {}}, "adapter.kind: dora: .* lora or rslora; set reward_model."),
+        ({"reward_model": {"adapter": {"kind": "full"}}}, "adapter.kind: full: a reward model takes lora or rslora"),
+        ({"reward_model": {"adapter": {"options": {"init_lora_weights": "pissa"}}}}, ".*'pissa': changes the base"),
+        ({"reward_model": {"args": {"optim": "galore_adamw"}}}, "trainer argument optim: galore_adamw projects"),
+    ],
+)
+def test_a_reward_model_is_checked_when_the_file_is_read(change, words):
+    with pytest.raises(InputError, match=f"study file: reward_model: {words}"):
+        load_study(STUDY | change)
+
+
+def test_a_reward_model_changes_only_the_keys_of_the_adapter_that_it_sets():
+    """As a method does: a study-wide DoRA of rank 8 on attention, with plain LoRA for what grades."""
+    shared = {"kind": "dora", "r": 8, "layers": "attention"}
+    found = load_study(STUDY | {"adapter": shared, "reward_model": {"adapter": {"kind": "lora"}}})
+    assert found.reward_model.adapter == Adapter(kind="lora", r=8, layers="attention")
+
+
+def test_the_study_file_is_read_without_torch():
+    code = "import sys, memedynamics.study; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert not subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(HERE / "workflow")}).returncode
+
+
 def test_missing_key_is_named():
     with pytest.raises(InputError, match="in_domain: missing"):
         load_study({key: value for key, value in STUDY.items() if key != "in_domain"})
@@ -102,6 +165,8 @@ def test_trial_is_short_and_apart():
     )
     assert (trial.study, trial.seeds, trial.training["max_steps"]) == ("x-trial", [4], 8)
     assert "max_steps" not in trial.methods["sft"].args
+    long = load_study(STUDY | {"trial": True, "reward_model": {"args": {"max_steps": 99, "learning_rate": 1e-4}}})
+    assert long.reward_model.args == {"learning_rate": 1e-4}
 
 
 def test_unmatched_methods_are_named_with_both_keys():
@@ -197,3 +262,15 @@ def test_every_key_is_described():
                     seen.add(inner)
                     todo.append(inner)
     assert len(seen) > 8
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/curriculum.md", "docs/merging.md", "docs/methods.md"])
+def test_documented_recipes_are_valid_studies(file):
+    """Every YAML block that names methods, as a reader would paste it into a study that has what it refers to."""
+    text = (HERE / file).read_text()
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    recipes = [block for block in blocks if isinstance(block, dict) and "methods" in block]
+    assert recipes
+    for block in recipes:
+        known = {name: {"kind": name} for name in ("sft", "dpo", "grpo")}
+        load_study(STUDY | {"judge": {}, "reward_model": {}} | block | {"methods": known | block["methods"]})

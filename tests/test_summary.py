@@ -159,6 +159,8 @@ def test_every_cell_names_columns_of_its_analysis():
 def test_the_figure_shows_every_run_and_every_claim(found):
     lines = claims_table(found)
     assert [line.question for line in lines if line.question] == [BETTER, GAP, FEWER, PREDICTS, SURER, LEANS]
+    assert lines[0].compared == "GRPO against DPO"
+    assert [line.compared for line in lines if line.question == SURER] == [""]
     assert lines[0].numbers.startswith("seed 1: +0.06 [0.04, 0.08]; seed 2: +0.08")
     figure = figure_summary(found, ["a note"])
     assert sum(len(trace.x) for trace in figure.data if trace.type == "scatter" and trace.xaxis == "x") == 6

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -22,7 +23,7 @@ from memedynamics.examples import end_token, training_rows
 from memedynamics.images import open_image
 from memedynamics.rewards import reward_functions
 from memedynamics.rollouts import group_advantages, recorded
-from memedynamics.training import boundary, check_args, defaults, trainer, trainer_config
+from memedynamics.training import boundary, check_args, defaults, loss_reference, trainer, trainer_config
 from memedynamics.vlm import encode, load_model, load_processor
 from tiny_study import PROMPT, REWARDS, outputs, train, vowels, write_study
 
@@ -179,6 +180,26 @@ def test_the_tower_runs_once_a_batch_without_gradients(family: str, study: Path,
     assert all(torch.allclose(value, trained[1][name], atol=1e-6) for name, value in trained[0].items())
 
 
+@pytest.mark.parametrize(
+    ("kind", "args", "starts_at", "reference", "expected"),
+    [
+        ("sft", {}, "base", None, None),
+        ("dpo", {}, "base", None, "base"),
+        ("kto", {}, "own", None, "own"),
+        ("rloo", {}, "sft", "parent", "sft"),
+        ("grpo", {}, "sft", "base", "base"),
+        ("grpo", {"beta": 0.0}, "sft", "base", None),
+        ("dapo", {}, "base", None, None),
+        ("em", {}, "own", None, None),
+    ],
+)
+def test_what_a_loss_compares_with(
+    kind: str, args: dict, starts_at: str, reference: str | None, expected: str | None, tmp_path: Path
+) -> None:
+    policy = SimpleNamespace(starts_at=starts_at)
+    assert loss_reference(trainer_config(kind, args, tmp_path), policy, reference) == expected
+
+
 def test_run_describes_what_was_trained_on(runs: dict[str, dict[str, Path]]) -> None:
     """18 of 24 memes gave a pair: 18/8 → 3 steps an epoch (SFT, DPO); GRPO, EM: 18 prompts by 2 a step → 9.
 
@@ -190,6 +211,8 @@ def test_run_describes_what_was_trained_on(runs: dict[str, dict[str, Path]]) -> 
     }  # fmt: skip
     assert described["sft"]["steps"] == {"0": 0, "0.0625": 1, "0.125": 1, "0.5": 3, "1": 6}
     assert all(run["num_prompts"] == 18 for run in described.values())
+    compared = {"sft": None, "dpo": "base", "grpo": "base", "rft": None, "em": None}
+    assert {kind: run["loss_reference"] for kind, run in described.items()} == compared
     del described["rft"]  # tests/test_rft.py
     for run in described.values():
         assert run["epochs"] == 2 and run["kind"] == "adapter"

@@ -10,7 +10,8 @@ import yaml
 
 from .conftest import HERE, copy_tree, planned, snakemake
 
-pytestmark = pytest.mark.workflow
+# The study takes about eight minutes on two cores.
+pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1800)]
 
 GIVEN = "MEMEDYNAMICS_LLAMAFACTORY"
 STUDY = "tests/workflow/breadth.yaml"

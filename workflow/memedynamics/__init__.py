@@ -2,8 +2,8 @@
 
 import logging
 
-# PEFT imports bitsandbytes in every job, which then asks for kernels that this project does not take (docs/adapters.md).
-# Before all imports, since this line is written during one.
+# PEFT imports bitsandbytes in every job, which then asks for kernels that are not wanted here (docs/adapters.md): while
+# it is imported, so that this stands before all imports.
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
     lambda record: not str(record.msg).startswith("Failed to load CPU gemm_4bit_forward")
 )

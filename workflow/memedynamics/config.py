@@ -132,6 +132,8 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _graders_exist(self) -> "Study":
+        if self.judge and self.judge.model and self.judge.model.source == "demo":
+            raise ValueError("judge.model.source: the demo's model is the base_model's alone; leave judge.model empty")
         for name, method in self.methods.items():
             if getattr(method, "pairs", "labels") == "judge" and self.judge is None:
                 raise ValueError(f"methods.{name}.pairs is judge, but the study has no judge; add the section judge")

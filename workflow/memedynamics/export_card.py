@@ -51,7 +51,7 @@ def values(story: Story, data: Sequence[Path], analyses: Sequence[Path], check: 
         "data": card_numbers.data([tables.read(path, "data", ["dataset", "split", "label"]) for path in data]),
         "metrics": _metrics(there.get("accuracy"), story),
         "movement": _movement(there.get("kl"), story),
-        "versions": ", ".join(f"{name} {version}" for name, version in _versions().items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in _versions(story.run).items()),
         "check": check,
     }
 
@@ -68,12 +68,23 @@ def _settings(story: Story) -> list[tuple[str, object]]:
     made = ("total_steps", "epochs", "tokens", "flops", "trainable_parameters", "merge")
     trained = {"trained": {name: story.run.get(name) for name in made}}
     shared = story.shared if story.recipe["kind"] not in ("merge", "external") else {}
-    return [*card_numbers.settings(story.recipe), *card_numbers.settings(shared), *card_numbers.settings(trained)]
+    rows = [*card_numbers.settings(story.recipe), *card_numbers.settings(shared), *card_numbers.settings(trained)]
+    return [*rows, *_reference(story.run)]
 
 
-def _versions() -> dict[str, str]:
+def _reference(run: Mapping[str, object]) -> list[tuple[str, str]]:
+    """What the loss of a run that was trained here compared the policy with."""
+    if "loss_reference" not in run:
+        return []
+    name = run["loss_reference"]
+    words = {None: "nothing", "base": "the base model", "own": "its own start"}
+    return [("its loss compared it with", words.get(name, f"the end of {name}"))]
+
+
+def _versions(run: Mapping[str, object]) -> dict[str, str]:
+    trainer = {f"{name} (LLaMA-Factory's)": version for name, version in (run.get("packages") or {}).items()}
     commit = {"memedynamics commit": tables.provenance["commit"]} if "commit" in tables.provenance else {}
-    return {"Python": platform.python_version(), **environment.installed(), **commit}
+    return {"Python": platform.python_version(), **environment.installed(), **trainer, **commit}
 
 
 def hub_id(base: Mapping[str, object]) -> str | None:

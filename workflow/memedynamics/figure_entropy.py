@@ -70,12 +70,12 @@ def _last(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _groups(
     figure: go.Figure, row: int, col: int, letter: str, text: str, rows: pl.DataFrame, labels: list, unit: str,
-    by: str = "statistic",
+    by: str = "statistic", among: Sequence[str] = (),
 ) -> None:  # fmt: skip
     panels.title(figure, row, col, letter, text)
     if rows.filter(pl.col(by).is_in([value for value, _ in labels])).drop_nulls("value").is_empty():
         return _nothing(figure, row, col)
-    panels.groups(figure, row, col, rows, by, labels, unit)
+    panels.groups(figure, row, col, rows, by, labels, unit, among)
     figure.update_xaxes(tickangle=0, row=row, col=col)
 
 
@@ -97,7 +97,9 @@ def _path(figure: go.Figure, val: pl.DataFrame) -> None:
     base = rows.filter(pl.col("method") == BASE)
     for method, seed, place in figures.runs(rows):
         run = rows.filter((pl.col("method") == method) & (pl.col("seed") == seed))
-        points = pl.concat([base, run]).sort("fraction", "statistic")
+        # A run with a start of its own does not begin at the base.
+        points = run if (run["fraction"] == 0).any() else pl.concat([base, run])
+        points = points.sort("fraction", "statistic")
         accuracy, entropy = (points.filter(pl.col("statistic") == name) for name in names)
         _line(figure, 1, 1, accuracy.with_columns(pl.col("value") * 100), entropy, method, place, rows)
     if len(base):
@@ -148,7 +150,8 @@ def _matched(figure: go.Figure, val: pl.DataFrame) -> None:
     if len(names) > PAIRED:
         rows, unit = _against(rows, names[0]), f"method − {figures.name(names[0])} (nat)"
         labels = [(name, figures.name(name)[:10]) for name in names[1:]]
-    _groups(figure, 1, 2, "b", "Entropy at equal accuracy", rows, labels, unit, by="pair")
+    among = val["method"].to_list()
+    _groups(figure, 1, 2, "b", "Entropy at equal accuracy", rows, labels, unit, by="pair", among=among)
     figure.update_xaxes(tickangle=0 if len(names) <= 5 else -40, row=1, col=2)
     figure.add_hline(y=0, line={"color": figures.COLOURS[BASE], "width": 1}, row=1, col=2)
 

@@ -156,9 +156,8 @@ def _along(figure: go.Figure, frame: pl.DataFrame, col: int, letter: str, text: 
     start = rows.filter(pl.col("method") == BASE)["value"].drop_nulls().to_list()
     if not len(rows.drop_nulls("value")):
         return _nothing(figure, 3, col)
-    panels.curves(
-        figure, 3, col, rows.filter(pl.col("method") != BASE), "cosine, decision", start[0] if start else None
-    )
+    at, among = start[0] if start else None, frame["method"].to_list()
+    panels.curves(figure, 3, col, rows.filter(pl.col("method") != BASE), "cosine, decision", at, among=among)
 
 
 def _by_depth(figure: go.Figure, frame: pl.DataFrame) -> None:

@@ -7,6 +7,7 @@ import polars as pl
 from plotly.subplots import make_subplots
 
 from memedynamics import figures, panels
+from memedynamics.judged_pairs import doubt
 
 NOTE = (
     "A judge reads two responses to a meme in both orders; its preference is the mean over them of P(“1”) / (P(“1”) + "
@@ -44,9 +45,17 @@ def figure_judgement(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figur
     panels.title(figure, 2, 2, "d", "Certainty and soundness on label pairs")
     _points(figure, 2, 2, frame.filter(source="labels", pair_type="all"), "statistic", LEVELS, "share", None)
     figure.update_yaxes(range=[-0.02, 1.02], row=2, col=2)
-    done = figures.finish(figure, frame, "What the judge’s preferences are worth", NOTE, 2, notes)
+    done = figures.finish(figure, frame, "What the judge’s preferences are worth", NOTE + _doubt(frame), 2, notes)
     # One judge and no policy: the key of methods has nothing to tell apart.
     return done.update_annotations(selector={"yshift": 58}, visible=False)
+
+
+def _doubt(frame: pl.DataFrame) -> str:
+    """A line of the note on a judge that hardly judges the pairs that methods train on."""
+    drawn = frame.filter(source="drawn", pair_type="all")
+    found = [drawn.filter(statistic=name)["value"].to_list() for name in ("label_mass", "consistency")]
+    text = doubt(*(values[0] for values in found)) if all(found) else None
+    return f"<br><b>{text[0].upper()}{text[1:]}.</b>" if text else ""
 
 
 def _points(

@@ -27,6 +27,7 @@ def figure_rewards(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figure:
 
     Panels on groups of completions are left out where no method draws any.
     """
+    learnt = frame.filter(statistic="reward_model_accuracy")
     frame = frame.filter(pl.col("seed").is_not_null() | (pl.col("method") == BASE))
     drawn = frame.filter((pl.col("source") == "rollouts") & pl.col("value").is_not_null())
     rows = 2 if drawn.is_empty() else 4
@@ -37,12 +38,20 @@ def figure_rewards(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figure:
     _level(figure, val, 2, 1, "c", "Accuracy given a parse, val", "accuracy_given_parse", "share of parsed answers")
     _level(figure, val, 2, 2, "d", "Spread of the reward within a prompt, val", "reward_std_within", "std of reward")
     if rows == 4:
-        _training(figure, drawn)
-        _shares(figure, frame, drawn)
+        own = val.filter((pl.col("fraction") == 0) & (pl.col("method") != BASE))
+        begun = {"elsewhere": own.select("method", "seed").unique().rows(), "among": frame["method"].to_list()}
+        _training(figure, drawn, begun["among"])
+        _shares(figure, frame, drawn, begun)
         _against(figure, frame, drawn)
-        _gap(figure, frame)
-    note = NOTE if rows == 2 else f"{NOTE}{TRAINED}"
+        _gap(figure, frame, begun)
+    note = (NOTE if rows == 2 else f"{NOTE}{TRAINED}") + "".join(map(_learnt, learnt.to_dicts()))
     return figures.finish(figure, frame, "What each method did to the reward", note, rows, notes)
+
+
+def _learnt(row: dict) -> str:
+    """What the reward model is worth, for the note."""
+    share = f"{row['value']:.0%} [{row['ci_low']:.0%}, {row['ci_high']:.0%}]"
+    return f"<br>The reward model prefers the chosen response in {share} of {row['n']} pairs that were held out of it."
 
 
 def _level(
@@ -54,11 +63,11 @@ def _level(
     panels.curves(figure, row, col, rows, unit, next(iter(base), None))
 
 
-def _training(figure: go.Figure, drawn: pl.DataFrame) -> None:
+def _training(figure: go.Figure, drawn: pl.DataFrame, among: Sequence[str]) -> None:
     panels.title(figure, 3, 1, "e", "Reward of the rollouts along training")
     rows = drawn.filter(pl.col("statistic") == "reward")
     windows = rows.filter(pl.col("over") == "window")
-    palette = figures.colours(rows["method"].to_list())
+    palette = figures.colours(among)
     ticks = sorted({0.0, *windows["fraction"]})
     for method, seed, place in figures.runs(rows):
         run = (pl.col("method") == method) & (pl.col("seed") == seed)
@@ -67,7 +76,7 @@ def _training(figure: go.Figure, drawn: pl.DataFrame) -> None:
         x = [_evenly(fraction, ticks) for fraction in steps["fraction"]]
         thin = {"mode": "lines", "line": line, "hovertext": panels.hover(steps), "hoverinfo": "text"}
         figure.add_scatter(x=x, y=steps["value"], **thin, showlegend=False, row=3, col=1)
-    panels.curves(figure, 3, 1, windows, "mean reward", None)
+    panels.curves(figure, 3, 1, windows, "mean reward", None, among=among)
     figure.update_yaxes(autorange=True, range=None, row=3, col=1)
 
 
@@ -79,11 +88,12 @@ def _evenly(fraction: float, ticks: Sequence[float]) -> float:
     return before + ((fraction - ticks[before]) / width if width else 0.0)
 
 
-def _shares(figure: go.Figure, frame: pl.DataFrame, drawn: pl.DataFrame) -> None:
+def _shares(figure: go.Figure, frame: pl.DataFrame, drawn: pl.DataFrame, begun: dict[str, list]) -> None:
     panels.title(figure, 3, 2, "f", "Groups without advantage")
     rows = drawn.filter((pl.col("statistic") == "zero_share") & (pl.col("over") == "window"))
     foretold = _forecast(frame).filter(pl.col("over") == "run")["value"].mean()
-    panels.curves(figure, 3, 2, _percent(rows), "% of groups", None if foretold is None else 100 * foretold)
+    start = None if foretold is None else 100 * foretold
+    panels.curves(figure, 3, 2, _percent(rows), "% of groups", start, **begun)
 
 
 def _forecast(frame: pl.DataFrame) -> pl.DataFrame:
@@ -110,7 +120,7 @@ def _against(figure: go.Figure, frame: pl.DataFrame, drawn: pl.DataFrame) -> Non
     top = 1.08 * max([*both["ci_high"].drop_nulls(), *both["foretold"], 1.0])
     line = {"mode": "lines", "line": {"color": figures.COLOURS[BASE], "width": 1.5}, "hoverinfo": "skip"}
     figure.add_scatter(x=[0, top], y=[0, top], **line, showlegend=False, row=4, col=1)
-    palette = figures.colours(both["method"].to_list())
+    palette = figures.colours(frame["method"].to_list())
     for method, seed, place in figures.runs(both):
         run = both.filter((pl.col("method") == method) & (pl.col("seed") == seed)).sort("over")
         panels._points(figure, 4, 1, run, run["foretold"].to_list(), palette[method], place)
@@ -119,7 +129,7 @@ def _against(figure: go.Figure, frame: pl.DataFrame, drawn: pl.DataFrame) -> Non
     figure.update_yaxes(title_text="observed (% of groups)", range=[-0.02 * top, top], row=4, col=1)
 
 
-def _gap(figure: go.Figure, frame: pl.DataFrame) -> None:
+def _gap(figure: go.Figure, frame: pl.DataFrame, begun: dict[str, list]) -> None:
     panels.title(figure, 4, 2, "h", "Accuracy gained on train beyond val")
     kept = (pl.col("source") == "rollouts") & (pl.col("statistic") == "accuracy_gained_gap")
-    panels.curves(figure, 4, 2, _percent(frame.filter(kept)), "train − val (points)", 0.0)
+    panels.curves(figure, 4, 2, _percent(frame.filter(kept)), "train − val (points)", 0.0, **begun)

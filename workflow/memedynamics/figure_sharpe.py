@@ -82,10 +82,11 @@ def _along(
     figure: go.Figure, row: int, col: int, letter: str, text: str, rows: pl.DataFrame, statistic: str, unit: str
 ) -> None:
     panels.title(figure, row, col, letter, text)
-    whole = pl.col("module").is_null() | (pl.col("module") == "all")
+    whole, among = pl.col("module").is_null() | (pl.col("module") == "all"), rows["method"].to_list()
     rows = rows.filter(whole & (pl.col("statistic") == statistic))
     start = rows.filter(pl.col("method") == BASE)["value"].drop_nulls()
-    panels.curves(figure, row, col, rows.filter(pl.col("method") != BASE), unit, start[0] if len(start) else None)
+    at = start[0] if len(start) else None
+    panels.curves(figure, row, col, rows.filter(pl.col("method") != BASE), unit, at, among=among)
 
 
 def _zero(figure: go.Figure, row: int, col: int) -> None:

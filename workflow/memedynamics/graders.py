@@ -32,8 +32,8 @@ def functions(
 ) -> list[Reward]:
     """The rewards that `weights` names; `policy` is what trains, on the model in `base`.
 
-    Its base serves the reward model too, unless all its weights train, virtual tokens stand in its way, or it is held in
-    four bits, in which the reward model was not trained.
+    Its base serves the reward model too, unless all its weights train, virtual tokens stand in its way, or it is held
+    in four bits, in which the reward model was not trained.
     """
     rules = reward_functions(rewards, matched.prompt)
     if method.reward == "rules":

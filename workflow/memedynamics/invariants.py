@@ -16,38 +16,30 @@ Each is a deviation with a tolerance; log-probabilities are compared in nat a to
 8. reloaded, merged: a milestone's folder, loaded as scoring does, is the policy in memory; so is its merged model. Full
    weights have nothing to merge; QLoRA's adapter is merged into the base itself.
 
-A run that begins at another one's end is measured there: 3 still holds, 5 to 7 only where its loss compares with that.
+A run that begins at another one's end is measured there:
+9. parent: it starts as that end, its parent's milestone 1 loaded as scoring does (QLoRA: up to `quantised`'s bound). 3
+   still holds, and 5 to 7 where its loss compares with that end.
+10. reference: where its loss compares with the base, the reference is the base: the adapter off, or full weights.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTuner
 from transformers import PreTrainedModel, Trainer
-from trl import DPOConfig, GRPOConfig, KTOConfig, RLOOConfig
 
-from memedynamics import adapters, vlm
+from memedynamics import adapters, external, vlm
 from memedynamics.callbacks import Policy, save
-from memedynamics.entropy_minimisation import EntropyTrainer
-from memedynamics.entropy_start import deviation, observed
 from memedynamics.errors import InputError
-from memedynamics.forced_logps import Reader, gap, unpadded
-from memedynamics.methods import GRPO, ON_POLICY
+from memedynamics.first_step import Invariant, exact, first_step
+from memedynamics.forced_logps import Reader, gap
 
 # Nat a token. On 28 random layers the same sums in another order, and a merged adapter of 0.3 nat, gave 1e-6 and 5e-6
 # (float32), 0.003 and 0.006 (float16), 0.02 and 0.04 (bfloat16, 8 bits: a logit of 20 is rounded to eighths).
 TOLERANCE = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.1}
-# What must be exact in any dtype: policy and reference are one model on one batch, and an adapter that is off, or whose
-# B = 0, adds nothing to the same sums in the same order, so that rounding cancels to the last bit. What half precision
-# explains would hide a start away from the reference: PiSSA's loss of 0.6955 is ln 2 + 0.0024. The units are nat a
-# token, reward, nat, nat a token.
-EXACT = {"adapter_off": 1e-3, "dpo_margin": 1e-3, "dpo_loss": 1e-3, "grpo_kl": 1e-5}
-EXACT |= {"kto_margin": 1e-3, "kto_kl": 1e-3, "kto_loss": 1e-3, "rloo_kl": 1e-3}
 _START = "the policy does not start at the reference; remove adapter.options.init_lora_weights"
 # Nat a token, a bound that only a broken base reaches: the tests' model of random weights loses 0.005 in NF4.
 QUANTISED = 1.0
@@ -59,6 +51,8 @@ CAUSES = {
     "adapter.options.init_lora_weights (pissa, olora, corda, loftq …)",
     "start": "full weights were loaded otherwise than the base; make the base model anew",
     "quantised": "four bits do not hold this model; use adapter.kind lora",
+    "parent": "the run that it begins at was changed, or its adapter is read otherwise here; train that run again",
+    "reference": "the loss compares with another policy than the base; remove trainer arguments that exchange it",
     "prompts": "a trainer argument cuts or changes what the model reads (max_length, a chat template); remove it",
     "dpo_margin": _START,
     "dpo_loss": _START,
@@ -71,34 +65,6 @@ CAUSES = {
 }
 
 
-class Invariant(NamedTuple):
-    """A measured deviation from what must hold."""
-
-    value: float
-    tolerance: float
-
-    @property
-    def ok(self) -> bool:
-        """Whether it holds; NaN never does."""
-        return self.value <= self.tolerance
-
-
-def one_step(kind: str, args: Mapping[str, object], prompts: int) -> dict[str, object]:
-    """Trainer arguments `args` cut down to one step over `prompts` prompts that leaves the weights as they are."""
-    cut = {"max_steps": 1, "learning_rate": 0.0, "logging_steps": 1, "report_to": "none"}
-    cut |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": prompts}
-    if kind in ON_POLICY:
-        cut |= {"per_device_train_batch_size": 2, "num_generations": 2, "num_generations_eval": None}
-        cut |= {"use_vllm": False, "mask_truncated_completions": False, "max_completion_length": 64}
-    if kind == "kto":
-        # Two responses a prompt; and its KL takes more than one row.
-        cut |= {"per_device_train_batch_size": 2}
-    if kind in (*GRPO, "rloo"):
-        # The estimate of KL is logged only where it has a weight.
-        cut |= {"steps_per_generation": None, "generation_batch_size": None, "beta": args.get("beta") or 0.04}
-    return {**args, **cut}
-
-
 def measure(
     reader: Reader,
     model: PreTrainedModel,
@@ -106,27 +72,31 @@ def measure(
     trainer: Callable[[Policy], Trainer],
     folder: Path,
     nats: float,
-    fresh: bool = True,
+    parent: Path | None = None,
     away: bool = False,
 ) -> Iterator[tuple[str, Invariant]]:
     """Every invariant of a method by name, one after the other; `nats` is what the dtype explains a token.
 
     `start` gives the policy as training finds it, which may be the base `model` itself, and `trainer` TRL's trainer of
-    it for `one_step`. `folder` is for a milestone. `fresh`: it has learnt nothing yet. `away`: the loss compares with
-    another policy than that start.
+    it for `one_step`. `folder` is for a milestone. `parent`: the milestone it goes on from. `away`: its loss compares
+    with the base, and not with that start.
     """
     reference = reader.plain(model)
     yield from base(reader, model, reference, nats).items()
+    begin = _ended(reader, model, parent) if parent else reference
     policy = start()
     quantised = getattr(vlm.bare(policy), "is_loaded_in_4bit", False)
-    begun = reference if policy is model else _unadapted(reader, policy)
+    unadapted = _unadapted(reader, policy) if quantised else reference
     if quantised:
-        yield "quantised", Invariant(gap(begun, reference), QUANTISED)
+        yield "quantised", Invariant(gap(unadapted, reference), QUANTISED)
     made = trainer(policy)
     if isinstance(made.model, PeftModel):
-        yield from adapter_off(reader, made.model, begun if quantised else reference, nats).items()
-    elif fresh:
-        yield "start", Invariant(gap(begun, reference), nats)
+        yield from adapter_off(reader, made.model, unadapted, nats).items()
+    if parent or not isinstance(made.model, PeftModel):
+        found = gap(reader.plain(made.model.eval()), begin)
+        yield "parent" if parent else "start", Invariant(found, QUANTISED if quantised else nats)
+    if away:
+        yield "reference", Invariant(compared_with(reader, made, unadapted), nats)
     yield from first_step(made, reader, nats, away).items()
     read = moved(reader, made.model, folder)
     policy = made.model.unload() if isinstance(made.model, PeftModel) else None
@@ -135,6 +105,26 @@ def measure(
         yield "reloaded", Invariant(gap(reader.plain(_like(model, folder)), read), nats)
     else:
         yield from loaded(reader, policy, folder, read, nats, model if quantised else None).items()
+
+
+def _ended(reader: Reader, model: PreTrainedModel, milestone: Path) -> list[torch.Tensor]:
+    """Log-probabilities of another run's `milestone`, loaded as scoring does; leaves the base `model` as it is."""
+    if external.kind(milestone) == "full":
+        return reader.plain(_like(model, milestone))
+    policy = _put_on(model, milestone)
+    found = reader.plain(policy)
+    policy.unload()
+    return found
+
+
+def compared_with(reader: Reader, trainer: Trainer, base: list[torch.Tensor]) -> float:
+    """How far what the loss compares with is from the `base`, nat a token; infinite where it is another adapter."""
+    model, other = trainer.model, getattr(trainer, "ref_model", None)
+    if other is not None:
+        return gap(reader.plain(other), base)
+    if not isinstance(model, PeftModel) or "ref" in model.peft_config:
+        return math.inf
+    return gap(_unadapted(reader, model), base)
 
 
 def _unadapted(reader: Reader, policy: Policy) -> list[torch.Tensor]:
@@ -156,75 +146,9 @@ def adapter_off(reader: Reader, policy: PeftModel, reference: list[torch.Tensor]
     """`adapter_off` of a policy at its start; leaves the adapter on."""
     training = policy.training
     with policy.eval().disable_adapter():
-        found = {"adapter_off": _exact("adapter_off", gap(reader.plain(policy), reference), nats)}
+        found = {"adapter_off": exact("adapter_off", gap(reader.plain(policy), reference), nats)}
     policy.train(training)
     return found
-
-
-def first_step(trainer: Trainer, reader: Reader, nats: float, away: bool = False) -> dict[str, Invariant]:
-    """`prompts` (how many sequences begin with none of them), and what the trainer logs of its first step.
-
-    Nothing is known of that where the loss compares with another policy than the start (`away`).
-    """
-    prompts = reader.prompts()
-    minimises = isinstance(trainer, EntropyTrainer)
-    with fed(trainer.model) as rows, observed(trainer) if minimises else nullcontext() as steps:
-        trainer.train()
-    strange = sum(not any(row[: len(prompt)] == prompt for prompt in prompts) for row in rows)
-    log = {name: value for entry in trainer.state.log_history for name, value in entry.items()}
-    found = {"prompts": Invariant(strange if rows else math.nan, 0)}
-    if away:
-        return found
-    if minimises:
-        return found | {"em_entropy": Invariant(deviation(trainer, steps), nats)}
-    return found | _logged(trainer.args, log, nats)
-
-
-def _logged(config: object, log: Mapping[str, float], nats: float) -> dict[str, Invariant]:
-    if isinstance(config, GRPOConfig):
-        # Estimated as r − 1 − log r: about δ²/2 for a log-ratio δ.
-        return {"grpo_kl": _exact("grpo_kl", log["kl"], nats**2)}
-    if isinstance(config, RLOOConfig):
-        return {"rloo_kl": _exact("rloo_kl", log["kl"], nats)}
-    if isinstance(config, KTOConfig):
-        return _kto(config, log, nats)
-    if not isinstance(config, DPOConfig):
-        return {}
-    found = {"dpo_margin": _exact("dpo_margin", log["rewards/margins"], nats)}
-    if config.loss_type == ["sigmoid"] and not config.use_weighting:
-        found["dpo_loss"] = _exact("dpo_loss", log["loss"] - math.log(2), nats)
-    return found
-
-
-def _kto(config: KTOConfig, log: Mapping[str, float], nats: float) -> dict[str, Invariant]:
-    loss = log["loss"] - (config.desirable_weight + config.undesirable_weight) / 4
-    return {
-        "kto_margin": _exact("kto_margin", log["rewards/margins"], nats),
-        "kto_kl": _exact("kto_kl", log["kl"], nats),
-        "kto_loss": _exact("kto_loss", loss, nats),
-    }
-
-
-def _exact(name: str, deviation: float, explained: float) -> Invariant:
-    return Invariant(abs(deviation), min(explained, EXACT[name]))
-
-
-@contextmanager
-def fed(model: PreTrainedModel | PeftModel) -> Iterator[list[list[int]]]:
-    """Collects the token ids, without padding, of the sequences that `model` reads inside; single tokens aside."""
-    rows: list[list[int]] = []
-
-    def collect(module: torch.nn.Module, args: tuple, inputs: dict[str, object]) -> None:
-        if inputs["input_ids"].shape[1] > 1:
-            mask = inputs.get("attention_mask")  # `generate` leaves out one that masks nothing
-            rows.extend(unpadded(inputs["input_ids"], torch.ones_like(inputs["input_ids"]) if mask is None else mask))
-
-    # The inner model: PEFT calls the outer one's forward past its hooks.
-    hook = vlm.bare(model).model.register_forward_pre_hook(collect, with_kwargs=True)
-    try:
-        yield rows
-    finally:
-        hook.remove()
 
 
 def moved(reader: Reader, policy: Policy, folder: Path) -> list[torch.Tensor]:

@@ -3,7 +3,11 @@
 Of the pairs drawn without labels the better response is the one that the judge prefers over both orders. A tie, within
 TIE of ½, gives no pair. A judge whose two orders name different winners still prefers one on average, and that pair
 stays, as in RLAIF (Lee et al. 2309.00267): leaving it out would choose prompts by how sure the judge is.
+
+A judge below LEAST_MASS or LEAST_CONSISTENCY hardly judges: its pairs are built all the same, with a warning.
 """
+
+import logging
 
 import polars as pl
 
@@ -12,6 +16,12 @@ from memedynamics.prompts import Prompt, user_text
 
 KEYS = ["dataset", "id"]
 TIE = 1e-6
+LEAST_MASS = 0.01  # mean P("1") + P("2"): below it the judge would have written something else than a number
+LEAST_CONSISTENCY = 0.2  # of pairs, same winner in both orders: a judge that guesses has ½, one that names a place 0
+# One order names a response, the other the same: P("1") is above ½ in one of them alone.
+CONSISTENT = (pl.col("p_one_ab") - 0.5) * (pl.col("p_one_ba") - 0.5) < 0
+
+log = logging.getLogger(__name__)
 
 
 def build(
@@ -21,7 +31,9 @@ def build(
 
     `samples`: KEYS, sample, text and correct of the base samples that were judged. `num_correct` counts with the labels
     and is for description alone. Raises InputError where a judged sample or meme is missing, and where all are ties.
+    Warns of a judge that hardly judges (`doubt`).
     """
+    _warn(judgements.filter(pl.col("source") == "drawn"))
     judged = judgements.filter((pl.col("source") == "drawn") & ((pl.col("p_first") - 0.5).abs() > TIE))
     if judged.is_empty():
         raise InputError(
@@ -49,3 +61,20 @@ def build(
             "data and samples; judge them anew"
         )
     return found
+
+
+def doubt(mass: float, consistency: float) -> str | None:
+    """Why a judge's preferences are worth little, if so: its mean label mass and its consistency against the floors."""
+    found = []
+    if mass < LEAST_MASS:
+        found.append(f"its label mass is {mass:.2g} (least {LEAST_MASS:g})")
+    if consistency < LEAST_CONSISTENCY:
+        found.append(f"both orders name the same winner in {consistency:.0%} of pairs (least {LEAST_CONSISTENCY:.0%})")
+    return f"the judge hardly judges: {' and '.join(found)}" if found else None
+
+
+def _warn(drawn: pl.DataFrame) -> None:
+    mass = pl.mean_horizontal("label_mass_ab", "label_mass_ba").mean()
+    for numbers in drawn.select(mass, CONSISTENT.mean()).drop_nulls().rows():
+        if text := doubt(*numbers):
+            log.warning("%s; a method that trains on its pairs learns next to nothing of the memes", text)

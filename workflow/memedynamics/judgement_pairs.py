@@ -7,7 +7,7 @@ import polars as pl
 
 from memedynamics.errors import InputError
 from memedynamics.gather import CURVE, MEME
-from memedynamics.judged_pairs import TIE
+from memedynamics.judged_pairs import CONSISTENT, TIE
 
 KEYS = ["dataset", "id"]
 SAMPLES = [*MEME, "sample", "correct", "format_ok"]
@@ -45,7 +45,7 @@ def _measured(marked: pl.DataFrame) -> pl.DataFrame:
         p_better_second=1 - pl.when(one).then(ba).otherwise(ab),
         p=p,
         agree=pl.when(tied).then(0.5).otherwise((p > 0.5).cast(pl.Float64)) * graded,
-        consistent=(ab - 0.5) * (ba - 0.5) < 0,
+        consistent=CONSISTENT,
         present=pl.lit(1.0), bias=(ab + ba) / 2 - 0.5, tied=tied, graded=graded, paired=paired,
         mass=(pl.col("label_mass_ab") + pl.col("label_mass_ba")) / 2,
     )  # fmt: skip

@@ -7,8 +7,8 @@ val and the other datasets were never trained on. Natural logarithms, nat.
    sums, so that long responses count by their length. `fell_share`: prompts whose response became less likely.
 2. margin = change of the chosen minus change of the rejected; the implicit reward is β·change (Rafailov et al.
    2305.18290). `accuracy`: share of margins above 0, a tie counting ½. Rewards need the β a method was trained with and
-   a loss that compared with π0, as the change does: other runs have the margin alone. `dpo_loss` −log σ(β·margin) is for
-   those among them that DPO trained.
+   a loss that compared with π0, as the change does; other runs have the margin alone. `dpo_loss` −log σ(β·margin) is
+   DPO's alone.
 3. Likelihood displacement (Razin et al. 2410.08847): the chosen falls and the margin is above 0. `displaced_share`.
 4. Its predictor: `ches_correlation` is Spearman's between CHES under π0 and the change of the chosen over the pairs, a
    negative one as published; `ches_normalised` divides each sum of states by its response's tokens (same paper).

@@ -87,7 +87,7 @@ def write_settings(
     saves: Path,
     loss: float | None = None,
 ) -> None:
-    """Write what `llamafactory_entry` needs besides LLaMA-Factory's arguments; `loss`: the first step's, where known."""
+    """Write what `llamafactory_entry` needs besides LLaMA-Factory's arguments; `loss`: the first step's, if known."""
     told = {"template": shape, "expected": batch, "fractions": fractions, "milestones": str(saves.absolute())}
     told |= {"first_loss": loss}
     path.write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

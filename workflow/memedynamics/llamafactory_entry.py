@@ -75,8 +75,8 @@ class Study(TrainerCallback):
         # Later, or where several steps are one log, the policy has moved.
         if expected is not None and state.global_step == 1 and abs(logs.get("loss", expected) - expected) > TOLERANCE:
             sys.exit(
-                f"error: LLaMA-Factory's first loss is {logs['loss']:.6f}, not {expected:.6f}: the policy does not start "
-                "at its reference; use backend trl"
+                f"error: LLaMA-Factory's first loss is {logs['loss']:.6f}, not {expected:.6f}: the policy does not "
+                "start at its reference; use backend trl"
             )
         for metric in ("loss", "grad_norm"):
             if not math.isfinite(logs.get(metric) or 0.0) and not (metric == "grad_norm" and args.fp16):

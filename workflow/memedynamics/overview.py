@@ -86,17 +86,22 @@ def _training(folder: Path) -> Table:
 
 
 def _answers(frame: pl.DataFrame) -> Table:
-    """The study's questions and, in a line each, what its data says to the claims behind them."""
+    """The study's questions and, in a line each, what its data says to the claims behind them, of which methods."""
     table = Table(title="\nwhat the data says", title_justify="left", title_style="bold", box=None)
     for column in ("question", "answer"):
         table.add_column(column)
     asked, said = "", {}
     for line in claims_table(frame):
         asked = line.question or asked
-        said.setdefault(asked, {})[line.verdict] = None
+        said.setdefault(asked, {}).setdefault(line.verdict, {})[line.compared] = None
     for question, verdicts in said.items():
-        table.add_row(question, "; ".join(verdicts))
+        table.add_row(question, "; ".join(_about(verdict, list(pairs)) for verdict, pairs in verdicts.items()))
     return table
+
+
+def _about(verdict: str, pairs: list[str]) -> str:
+    named = ", ".join(filter(None, pairs))
+    return f"{verdict} ({named})" if named else verdict
 
 
 def _effort(run: dict) -> list[str]:

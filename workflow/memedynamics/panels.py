@@ -4,7 +4,7 @@ Both take rows of one statistic of an analysis (method, seed, fraction, value, c
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import plotly.graph_objects as go
 import polars as pl
@@ -15,7 +15,8 @@ from memedynamics.gather import BASE
 SPREAD = 0.62  # share of the room between two ticks that the runs at one tick take up
 LABEL_ROOM = 0.075  # least distance between two labels, share of a panel's height
 LETTER = 0.026  # width of a label's letter, share of a panel's width
-LONGEST = 14  # letters of a label; longer names are cut
+LONGEST, UPRIGHT = 14, 8  # letters of a label, and of one that stands upright below a panel; longer names are cut
+BESIDE = 4  # methods whose names have room beside each other below a narrow panel
 
 
 def title(figure: go.Figure, row: int, col: int, letter: str, text: str) -> None:
@@ -40,13 +41,17 @@ def _hover(row: dict) -> str:
     )
 
 
-def curves(figure: go.Figure, row: int, col: int, rows: pl.DataFrame, unit: str, start: float | None) -> None:
+def curves(
+    figure: go.Figure, row: int, col: int, rows: pl.DataFrame, unit: str, start: float | None,
+    elsewhere: Collection[tuple[str, int]] = (), among: Sequence[str] = (),
+) -> None:  # fmt: skip
     """Every run against the fraction of training, milestones evenly spaced, from `start`, the base's value, at 0.
 
-    Runs that have a row at fraction 0 do not begin at the base, and so at that row.
-    The runs of a milestone stand side by side; a method's name stands at its end.
+    Runs that have a row at fraction 0 do not begin at the base, and so at that row; those `elsewhere` (method, seed)
+    do not either, and begin at their first row. `among`: the figure's methods, where `rows` hold only some, for their
+    colours. The runs of a milestone stand side by side; a method's name stands at its end.
     """
-    palette, rows, ends = figures.colours(rows["method"].to_list()), rows.drop_nulls("value"), {}
+    palette, rows, ends = figures.colours([*among, *rows["method"]]), rows.drop_nulls("value"), {}
     ticks = sorted({0.0, *rows["fraction"]})
     found = figures.runs(rows)
     edge = len(ticks) - 1 + SPREAD / 2
@@ -56,7 +61,9 @@ def curves(figure: go.Figure, row: int, col: int, rows: pl.DataFrame, unit: str,
     for (method, seed, place), shift in zip(found, _shifts(len(found)), strict=True):
         run = rows.filter((pl.col("method") == method) & (pl.col("seed") == seed)).sort("fraction")
         x = [ticks.index(fraction) + shift for fraction in run["fraction"]]
-        _points(figure, row, col, run, x, palette[method], place, joined_from=start)
+        own = run["fraction"][0] == 0 or (method, seed) in elsewhere
+        where = {"joined": own or start is not None, "joined_from": None if own else start}
+        _points(figure, row, col, run, x, palette[method], place, **where)
         ends.setdefault(method, []).append(run["value"][-1])
     _end_labels(figure, row, col, ends, palette, edge, _limits(figure, row, col, rows, start))
     named = 0.05 + LETTER * max((len(_short(method)) for method in ends), default=0)
@@ -70,9 +77,9 @@ def _fraction(value: float) -> str:
     return f"1/{1 / value:g}" if 0 < value < 1 and (1 / value).is_integer() else f"{value:g}"
 
 
-def _short(method: str) -> str:
+def _short(method: str, longest: int = LONGEST) -> str:
     name = figures.name(method)
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def groups(
@@ -112,7 +119,8 @@ def by_method(figure: go.Figure, row: int, col: int, rows: pl.DataFrame, unit: s
         for (_, seed, place), shift in zip(own, _shifts(len(own)), strict=True):
             run = rows.filter((pl.col("method") == method) & (pl.col("seed") == seed)).drop_nulls("value")
             _points(figure, row, col, run, [at + shift] * len(run), palette[method], place)
-    names = [f'<span style="color:{palette[method]}"><b>{_short(method)}</b></span>' for method in methods]
+    longest = LONGEST if len(methods) <= BESIDE else UPRIGHT
+    names = [f'<span style="color:{palette[method]}"><b>{_short(method, longest)}</b></span>' for method in methods]
     ticks = {"tickvals": list(range(len(methods))), "ticktext": names, "range": [-0.6, len(methods) - 0.4]}
     figure.update_xaxes(**ticks, showgrid=False, row=row, col=col)
     figure.update_yaxes(title_text=unit, row=row, col=col)
@@ -134,11 +142,11 @@ def _shifts(count: int) -> list[float]:
 
 def _points(
     figure: go.Figure, row: int, col: int, run: pl.DataFrame, x: list[float], colour: str, place: int,
-    joined_from: float | None = None,
+    joined: bool = False, joined_from: float | None = None,
 ) -> None:  # fmt: skip
     y, low, high = (run[name].to_list() for name in ("value", "ci_low", "ci_high"))
     text = hover(run)
-    if joined_from is not None and 0.0 not in run["fraction"].to_list():
+    if joined_from is not None:
         x, y, low, high = [0, *x], [joined_from, *y], [joined_from, *low], [joined_from, *high]
         text = ["start: the base model", *text]
     bars = {
@@ -149,7 +157,7 @@ def _points(
     symbol, dash = figures.MARKERS[place % len(figures.MARKERS)], figures.DASHES[place % len(figures.DASHES)]
     marker = {"symbol": symbol, "size": 6.5, "color": colour, "line": {"width": 1.5, "color": colour}}
     line = {"color": colour, "width": 1.5, "dash": dash}
-    mode = "markers" if joined_from is None else "lines+markers"
+    mode = "lines+markers" if joined else "markers"
     style = {"mode": mode, "marker": marker, "line": line, "error_y": bars, "showlegend": False, "cliponaxis": False}
     figure.add_scatter(x=x, y=y, **style, hovertext=text, hoverinfo="text", row=row, col=col)
 

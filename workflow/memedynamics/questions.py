@@ -3,7 +3,8 @@
 1. Of each claim one row a seed with the paired `difference`, and one row without a seed, `p_holm`, with the verdict
    (`claims`); all claims of a study are one Holm family. Relations across runs: `correlation`, n = runs, method
    "all runs".
-2. A question is asked of the first method of each kind in the study file: kinds without a method are left out.
+2. A question is asked of the first method of each kind as `kinds` has them: those whose objective alone is their own
+   come first. Kinds without a method are left out; every answer stands with the names of the two methods.
 3. The gap between train and val is that of the decision after the base's own texts, the only ones all policies have on
    train. SFT and DPO were trained on some of these texts, GRPO and EM were not: a wider gap of theirs is in part that.
 4. Leaning on the picture: where attention looks, and how many right answers go with the picture. The first alone is no

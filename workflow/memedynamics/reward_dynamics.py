@@ -7,6 +7,8 @@
 2. Train minus val (`_gap`, split train-val): the base's own in every statistic of the samples, source samples; of
    methods that draw groups while they train, by their rollouts, source rollouts: reward_gaps.
 3. Along training: reward_training. Its rows have another `source`, and `over` says which groups a value is about.
+4. A learnt reward (source reward_model): how often the reward model prefers the chosen response of pairs that were held
+   out of its training. At a coin's ½ it tells a policy nothing that the labels say.
 """
 
 from collections.abc import Mapping
@@ -25,6 +27,7 @@ STATISTICS: curves.Statistics = {name: accuracy.STATISTICS[name] for name in SHA
     "reward_std_within": ("1", lambda s: ratio(s["reward_std"], s["several"])),
 }
 NO_GROUPS = "it draws no groups of completions to train memes"
+REWARD_MODEL = "reward_model"
 
 
 def per_prompt(samples: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
@@ -46,11 +49,13 @@ def measure(
     resamples: int,
     in_domain: str,
     sizes: Mapping[str, int],
+    report: Mapping[str, float] | None = None,
 ) -> pl.DataFrame:
     """The analysis `rewards`, in its schema (`study` left to the writer).
 
     `samples` of all runs and the base, with probe_kind and length; `history` from reward_history.logged, `rollouts`
-    from reward_training.drawn; `pairs` the preferences' dataset and id; `sizes` num_generations by method.
+    from reward_training.drawn; `pairs` the preferences' dataset and id; `sizes` num_generations by method;
+    `report` what is known of the reward model, where the study has one.
     """
     answers = per_prompt(samples, prompts)
     groups = reward_training.placed(reward_training.groups(rollouts, sizes), prompts, runs, in_domain)
@@ -63,6 +68,7 @@ def measure(
     train = {"dataset": in_domain, "split": "train"}
     along = reward_training.rows(groups, resamples) + reward_training.ahead_rows(ahead, pairs, prompts, resamples)
     along += reward_history.rows(history, runs) + reward_history.check_rows(history, groups)
+    along += _reward_model(report) if report else []
     rows += [{**train, **row} for row in along]
     table = pl.DataFrame(rows, infer_schema_length=None, schema_overrides={"seed": pl.Int32, "missing": pl.String})
     return finish(table.drop("probe_kind"), _every_step(runs, history, rollouts))
@@ -97,6 +103,17 @@ def _base_gap(answers: pl.DataFrame, prompts: pl.DataFrame, resamples: int) -> l
     memes, who, views = curves.place(both, prompts, COLUMNS)
     keys, pairs = reward_gaps.sides(memes, who, views, "samples")
     return curves.difference_rows(keys, views, pairs, _estimates(memes, views, resamples), "_gap")
+
+
+def _reward_model(report: Mapping[str, float]) -> list[dict]:
+    """Accuracy and mean margin of the reward model on its held-out pairs: no policy's, so a row before training."""
+    key = {"method": REWARD_MODEL, "seed": None, "fraction": 0.0, "source": REWARD_MODEL, "over": "held_out"}
+    key |= {"n": report["n"], "unit": "1"}
+    ends = {name: report[name] for name in ("ci_low", "ci_high")}
+    return [
+        {**key, "statistic": "reward_model_accuracy", "value": report["accuracy"], **ends},
+        {**key, "statistic": "reward_model_margin", "value": report["margin"], "ci_low": None, "ci_high": None},
+    ]
 
 
 def _without_groups(runs: pl.DataFrame, groups: pl.DataFrame, in_domain: str) -> list[dict]:

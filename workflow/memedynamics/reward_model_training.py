@@ -17,10 +17,10 @@ from memedynamics import adapters, batching, callbacks, reward_model
 from memedynamics.config import Adapter
 from memedynamics.errors import InputError
 from memedynamics.job import progress
+from memedynamics.methods import GRADING
 from memedynamics.reward_model import ScalarModel
 from memedynamics.runs import frozen_pictures
 
-KINDS = ("lora", "rslora")
 TOLERANCE = 1e-6
 
 
@@ -62,9 +62,9 @@ def _check_first(loss: float) -> None:
 
 def adapted(model: PreTrainedModel, adapter: Adapter, seed: int) -> PeftModel:
     """`model` with a fresh adapter; raises InputError where it is no plain LoRA, which grading takes."""
-    if adapter.kind not in KINDS:
+    if adapter.kind not in GRADING:
         raise InputError(
-            f"reward_model.adapter.kind: {adapter.kind}: a reward model takes {' or '.join(KINDS)}; set it under "
+            f"reward_model.adapter.kind: {adapter.kind}: a reward model takes {' or '.join(GRADING)}; set it under "
             "reward_model.adapter"
         )
     set_all_seeds(seed)

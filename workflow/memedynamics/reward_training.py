@@ -12,7 +12,8 @@
    whole batch. reward_history compares the two.
 4. `forecast`: zero_advantage's estimates for exactly the prompts drawn in a step, window or run (so a prompt counts
    as often as it was drawn), beside the observed `zero_share` of source rollouts; `observed_minus_posterior` is their
-   paired difference. It starts near 0, since the first groups are the base's own, and grows as the policy moves.
+   paired difference. It starts near 0, since the first groups are the base's own, and grows as the policy moves. A run
+   that starts elsewhere has moved before.
 """
 
 import functools

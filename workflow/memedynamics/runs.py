@@ -68,9 +68,9 @@ def restore(model: PreTrainedModel, checkpoint: Path) -> None:
 
 @contextmanager
 def frozen_pictures(model: Policy, reference: PreTrainedModel | None = None) -> Iterator[None]:
-    """Inside, the frozen tower runs once for a batch and keeps no activations; for `reference` too, where it has the same.
+    """Inside, the frozen tower runs once a batch, for a `reference` with the same tower too, and keeps no activations.
 
-    A checkpoint trained elsewhere may have changed its tower, and what goes on from it has another one than the base.
+    Where the run begins at a checkpoint trained elsewhere, the base's tower may be another one.
     Gradient checkpointing otherwise makes its features ask for gradients: a backward pass through the whole tower
     that ends nowhere.
     """
@@ -85,8 +85,9 @@ def frozen_pictures(model: Policy, reference: PreTrainedModel | None = None) -> 
 def _same_pictures(model: Policy, reference: PreTrainedModel) -> bool:
     """Whether tower and projector of both have the same weights."""
     ours, theirs = (_outside_decoder(bare(one)) for one in (model, reference))
-    same_names = ours.keys() == theirs.keys()
-    return same_names and all(torch.equal(ours[name].float(), theirs[name].float()) for name in ours)
+    return ours.keys() == theirs.keys() and all(
+        torch.equal(weight, theirs[name].to(weight.device, weight.dtype)) for name, weight in ours.items()
+    )
 
 
 def _outside_decoder(model: PreTrainedModel) -> dict[str, nn.Parameter]:

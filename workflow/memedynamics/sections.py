@@ -140,12 +140,6 @@ class Judge(Strict):
     prompt: Name = Field("judge", description="config/prompts/<prompt>.yaml, with {prompt}, {one} and {two}")
     batch_size: PositiveInt = Field(8, description="pairs a batch")
 
-    @model_validator(mode="after")
-    def _is_no_demo(self) -> "Judge":
-        if self.model and self.model.source == "demo":
-            raise ValueError("model.source: the demo's model is made for base_model alone; leave model empty to use it")
-        return self
-
 
 class Sharpe(Strict):
     """Gradients of the decision, per meme."""

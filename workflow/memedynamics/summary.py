@@ -37,7 +37,7 @@ def measure(
     """The analysis `summary`, in its schema (`study` left to the writer).
 
     `tables`: the other analyses by name; `records`: run.json by method and seed; `gains` from gains.rows; `prompts`,
-    `runs` from gather; `kinds`: each method's kind, in the study file's order.
+    `runs` from gather; `kinds`: each method's kind, those that stand for their kind first.
     """
     table = table_rows(tables, in_domain)
     rows = table + cost_rows(records, in_domain)

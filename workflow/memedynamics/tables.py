@@ -229,8 +229,8 @@ SCHEMAS["kl"] = analysis_schema(
     field("versus", CATEGORY, "noise floor's other side: other code path, other seed", null=True),
 )
 SCHEMAS["rewards"] = analysis_schema(
-    field("source", CATEGORY, "samples, rollouts, forecast, history (the trainer's log) or check (of the log)"),
-    field("over", CATEGORY, "prompts: split, paired, or drawn in a step, window (since a milestone), run or quarter"),
+    field("source", CATEGORY, "samples, rollouts, forecast, history (trainer's log), check (of the log), reward_model"),
+    field("over", CATEGORY, "prompts: split, paired, held_out, or drawn in a step, window, run or quarter of it"),
 )
 SCHEMAS["entropy"] = analysis_schema(
     field("probe_kind", CATEGORY, "on whose samples: base_sample or own_sample"),

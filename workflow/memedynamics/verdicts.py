@@ -24,6 +24,7 @@ class Line(NamedTuple):
     numbers: str
     p: str
     verdict: str
+    compared: str  # the two methods; empty for a relation over all runs
 
 
 def claims_table(frame: pl.DataFrame) -> list[Line]:
@@ -35,7 +36,7 @@ def claims_table(frame: pl.DataFrame) -> list[Line]:
         own = asked.filter(*same, pl.col("statistic").is_in(["difference", "correlation"])).sort("seed")
         numbers = "; ".join(_number(each) for each in own.to_dicts())
         p = "" if row["value"] is None else f"{row['value']:.2g}"
-        found.append(Line(row["question"], _who(row), numbers, p, _said(row)))
+        found.append(Line(row["question"], _who(row), numbers, p, _said(row), _compared(row)))
     found.sort(key=lambda line: QUESTIONS.index(line.question))
     lines = []
     for _, same in groupby(found, key=lambda line: line.question):
@@ -51,6 +52,10 @@ def _who(row: dict) -> str:
         return f"{figures.name(row['method'])} − {figures.name(row['versus'])}: {what}"
     x, _, y = row["versus"].partition(", ")
     return f"{WORDS.get(x, x)} with {WORDS.get(y, y)}" + (f" ({row['dataset']})" if "out" in y else "")
+
+
+def _compared(row: dict) -> str:
+    return "" if row["method"] == ALL_RUNS else f"{figures.name(row['method'])} against {figures.name(row['versus'])}"
 
 
 def _said(row: dict) -> str:

@@ -13,8 +13,9 @@ from memedynamics.callbacks import Policy
 from memedynamics.config import Sampling
 from memedynamics.entropy_minimisation import EntropyTrainer
 from memedynamics.examples import correct_samples, training_rows
+from memedynamics.first_step import one_step
 from memedynamics.forced_logps import reader
-from memedynamics.invariants import TOLERANCE, measure, one_step, require
+from memedynamics.invariants import TOLERANCE, measure, require
 from memedynamics.job import run
 from memedynamics.methods import EntropyMinimisation, Matched, Trained
 from memedynamics.rewards import reward_functions
@@ -70,9 +71,9 @@ def main(
         given = (config, beginning, processor, examples, adapter, graders, None, on_policy)
         return trainer(*given, reference=method.reference)
 
-    found, fresh = {}, start is None
-    away = not fresh and method.reference == "base"
-    for name, invariant in measure(few, policy, begun, made, work / "milestone", TOLERANCE[base.dtype], fresh, away):
+    found, parent = {}, start / "1" if start else None
+    away = parent is not None and method.reference == "base"
+    for name, invariant in measure(few, policy, begun, made, work / "milestone", TOLERANCE[base.dtype], parent, away):
         require(name, invariant, kind, base.dtype)
         found[name] = {**invariant._asdict(), "ok": invariant.ok}
     report.write_text(json.dumps(found, indent=2) + "\n")

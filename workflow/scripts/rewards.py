@@ -1,5 +1,6 @@
 """Format, accuracy and reward of every run, along training too, and the share of groups without advantage."""
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -30,8 +31,12 @@ def main(
     resamples: int,
     in_domain: str,
     groups: dict[str, int],
+    report: Path | None = None,
 ) -> None:
-    """Write the analysis `rewards`; `groups` is num_generations of every method that draws groups."""
+    """Write the analysis `rewards`; `groups` is num_generations of every method that draws groups.
+
+    `report`: the reward model's, in a study that trains one.
+    """
     milestones = gather.milestones(runs)
     given = pl.concat([answers(base, "base_sample"), answers(samples, "own_sample")])
     frame = reward_dynamics.measure(
@@ -44,6 +49,7 @@ def main(
         resamples,
         in_domain,
         groups,
+        json.loads(report.read_text()) if report else None,
     )
     tables.write(frame, table, "rewards")
 

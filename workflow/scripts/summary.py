@@ -30,7 +30,7 @@ def main(
     in_domain: str,
     kinds: dict[str, str],
 ) -> None:
-    """Write the analysis `summary`; `kinds` is each method's kind in the study file's order."""
+    """Write the analysis `summary`; `kinds` is each method's kind, those that stand for their kind first."""
     found = {
         "accuracy": tables.read(accuracy, "accuracy"),
         "kl": tables.read(kl, "kl").filter(pl.col("reference") == gather.BASE),
