@@ -220,10 +220,14 @@ PROBES = {"sizes": plain(STUDY.probes), "in_domain": IN_DOMAIN}
 GREEDY = {**DRAWING, **PROBES, "question": QUESTIONS[IN_DOMAIN]}
 TEXTS = {**PROBES, **GRADING, "pair_rule": STUDY.preferences.rule}
 # The study's questions are about the first method of a kind: plain ones, which are matched, stand before the others.
-KINDS = {name: STUDY.methods[name].kind for name in sorted(STUDY.methods, key=lambda m: not is_plain(STUDY.methods[m]))}
+# Those made of other runs are in no question.
+ASKED_ABOUT = [name for name, method in STUDY.methods.items() if not lineage.parents(method)]
+KINDS = {name: STUDY.methods[name].kind for name in sorted(ASKED_ABOUT, key=lambda m: not is_plain(STUDY.methods[m]))}
 # The base's decomposition covers every layer that a run may have changed.
 ATTENTION_ALONE = all(getattr(method, "adapter", None) is None for method in STUDY.methods.values())
-ATTENTION_ALONE &= STUDY.adapter.layers == "attention" and "external" not in KINDS.values()
+ATTENTION_ALONE &= STUDY.adapter.layers == "attention" and all(
+    method.kind != "external" for method in STUDY.methods.values()
+)
 ADAPTED = "attention" if ATTENTION_ALONE else "all"
 PREFETCH = {
     "source": plain(STUDY.base_model),

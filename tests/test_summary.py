@@ -76,6 +76,10 @@ def analyses():
 
 @pytest.fixture(scope="module")
 def found():
+    return measured(KINDS)
+
+
+def measured(kinds):
     runs = pl.DataFrame(
         [{"method": m, "seed": s, "fraction": 1.0, "step": 60, "reference": "base"} for m, s in RUNS],
         schema_overrides={"seed": pl.Int32},
@@ -83,7 +87,7 @@ def found():
     records = {run: RECORD for run in RUNS} | {("theirs", 0): {"total_steps": None}}
     splits = [(f"{split}{i}", split) for split in ("train", "val", "test") for i in range(200)]
     prompts = pl.DataFrame({"dataset": "memes", "split": [s for _, s in splits], "text": [name for name, _ in splits]})
-    frame = summary.measure(analyses(), records, [], prompts, runs, KINDS, "memes")
+    frame = summary.measure(analyses(), records, [], prompts, runs, kinds, "memes")
     return pl.from_arrow(tables.conform(frame, "summary")).with_columns(pl.col(pl.Categorical).cast(pl.String))
 
 
@@ -134,6 +138,12 @@ def test_relations_have_one_point_a_run(found):
     assert said["forward_kl, forward_kl_out_of_domain"]["verdict"] == claims.UNDECIDED
     (surer,) = of(found, SURER, "p_holm")
     assert surer["verdict"] == claims.UNDECIDED and of(found, SURER, "correlation")[0]["value"] == pytest.approx(-1)
+
+
+def test_runs_made_of_others_are_in_no_relation():
+    """Two seeds of each of three methods; without DPO, were it a merge, four runs are left."""
+    alone = measured({name: kind for name, kind in KINDS.items() if name != "dpo"})
+    assert {row["n"] for row in of(alone, PREDICTS, "correlation")} == {4}
 
 
 def test_what_was_not_measured_is_not_decided(found):

@@ -3,7 +3,8 @@
 1. Of each claim one row a seed with the paired `difference`, and one row without a seed, `p_holm`, with the verdict
    (`claims`); all claims of a study are one Holm family. Relations across runs: `correlation`, n = runs, method
    "all runs".
-2. A question is asked of the first method of each kind as `kinds` has them: those whose objective alone is their own
+2. Runs that are made of other runs (curricula, merges) are in no question: they would count their parents twice. A
+   question is asked of the first method of each kind as `kinds` has them: those whose objective alone is their own
    come first. Kinds without a method are left out; every answer stands with the names of the two methods.
 3. The gap between train and val is that of the decision after the base's own texts, the only ones all policies have on
    train. SFT and DPO were trained on some of these texts, GRPO and EM were not: a wider gap of theirs is in part that.
@@ -20,7 +21,6 @@ import polars as pl
 from memedynamics import claims, stats
 from memedynamics.cells import BLANK, END, TABLE, Cell, Tables, perturbed, pick, strongest_noise
 from memedynamics.claims import Difference, Evidence
-from memedynamics.gather import BASE
 
 ALL_RUNS = "all runs"
 COMPARED = ("sft", "dpo", "grpo")  # kinds that every pair of is compared
@@ -113,7 +113,7 @@ def answer_rows(
     for claim in asked(kinds, strongest_noise(tables)):
         judged += _weighed(tables, claim, clusters(tables, prompts), runs, in_domain)
     for relation in RELATIONS:
-        judged += _related(tables, relation, in_domain)
+        judged += _related(tables, relation, in_domain, list(kinds))
     p, said = claims.verdicts([each.evidence for each in judged], [each.answers for each in judged])
     rows = []
     for each, adjusted, verdict in zip(judged, p, said, strict=True):
@@ -187,9 +187,10 @@ def _paired(
     return found
 
 
-def _related(tables: Tables, relation: Relation, in_domain: str) -> Iterator[Judged]:
-    """The relation on every dataset that its second number was measured on."""
-    x, y = (pick(tables, TABLE[name], in_domain).filter(pl.col("method") != BASE) for name in (relation.x, relation.y))
+def _related(tables: Tables, relation: Relation, in_domain: str, methods: list[str]) -> Iterator[Judged]:
+    """The relation over the runs of `methods`, on every dataset that its second number was measured on."""
+    numbers = (pick(tables, TABLE[name], in_domain) for name in (relation.x, relation.y))
+    x, y = (rows.filter(pl.col("method").is_in(methods)) for rows in numbers)
     if x.is_empty() or y.is_empty():
         return
     for (dataset,), there in y.sort("dataset").partition_by("dataset", as_dict=True, maintain_order=True).items():
