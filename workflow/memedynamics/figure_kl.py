@@ -16,7 +16,7 @@ NOTE = (
     "Forward on the base’s samples, reverse on each policy’s own. "
     "d–h: end of training; e–h: in-domain val. g: k1 and k3 estimate the same KL from the sampled tokens alone."
     "<br>h: a movement counts where it clears the floors: the base against itself through another code path, and "
-    "two seeds of one method against each other (lower bars that reach 0 are left out)."
+    "two seeds of one method against each other<br>(lower bars that reach 0 are left out)."
 )
 PARENT_NOTE = (
     "<br>i: of runs that began at another’s end, in-domain val; from the parent on what the parent itself answers."
