@@ -96,7 +96,7 @@ def test_a_checkpoint_trained_elsewhere_is_a_run(copied):
     assert jobs["import_external"] == jobs["score"] == 1 and not jobs.keys() & {"train_sft", "preflight"}
     snakemake(copied, "--cores", "1", "results/smoke/runs/theirs/seed0/run.json")
     folder = copied / "results/smoke/runs/theirs/seed0/milestones"
-    assert sorted(path.name for path in folder.iterdir()) == ["0", "1"]
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"0", "1"}
 
 
 def test_the_cached_decomposition_serves_a_study_of_another_name(copied, tmp_path):
