@@ -21,7 +21,8 @@ from memedynamics.errors import InputError
 from memedynamics.images import open_image
 from memedynamics.methods import RewardModel, TrainedMethod, rule_of
 from memedynamics.prompts import messages
-from memedynamics.reward_model import ScalarModel, accuracy, bradley_terry, fed, held_out, load_head
+from memedynamics.reward_model import ScalarModel, bradley_terry, fed, load_head
+from memedynamics.reward_model_held_out import accuracy, held_out
 from memedynamics.starting import starting_policy
 from tiny_study import MATCHED, PROMPT, REWARDS, SHARED, inputs, outputs, response, script, settings, write_study
 

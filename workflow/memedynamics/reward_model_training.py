@@ -19,6 +19,7 @@ from memedynamics.errors import InputError
 from memedynamics.job import progress
 from memedynamics.methods import GRADING
 from memedynamics.reward_model import ScalarModel
+from memedynamics.reward_model_held_out import accuracy
 from memedynamics.runs import frozen_pictures
 
 TOLERANCE = 1e-6
@@ -103,10 +104,10 @@ def margins(model: ScalarModel, processor: ProcessorMixin, rows: pl.DataFrame, s
 
 
 def report(made: RewardTrainer, held: pl.DataFrame, found: np.ndarray, num_pairs: int) -> dict[str, object]:
-    """What is known of a trained model: accuracy on held-out pairs (`reward_model.accuracy`), losses, cost."""
+    """What is known of a trained model: accuracy on held-out pairs (`accuracy`), losses, cost."""
     losses = [entry["loss"] for entry in made.state.log_history if "loss" in entry]
     return {
-        **reward_model.accuracy(found, held["text"].to_list()),
+        **accuracy(found, held["text"].to_list()),
         "margin": float(found.mean()),
         "loss": float(np.logaddexp(0, -found).mean()),
         "first_loss": losses[0],

@@ -10,7 +10,8 @@ from memedynamics import reward_model_training as training
 from memedynamics.examples import training_rows
 from memedynamics.job import is_first_process, run
 from memedynamics.methods import Matched, RewardModel
-from memedynamics.reward_model import ScalarModel, held_out, save
+from memedynamics.reward_model import ScalarModel, save
+from memedynamics.reward_model_held_out import held_out
 from memedynamics.training import trainer_config
 from memedynamics.vlm import load_model, load_processor
 
