@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from memedynamics import stats
+from memedynamics.errors import InputError
 
 
 def held_out(rows: pl.DataFrame, share: float, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
