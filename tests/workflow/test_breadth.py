@@ -112,7 +112,8 @@ def test_an_exported_run_is_checked_and_described(breadth):
     folder = f"{ROOT}/exports/gspo-reward/seed1"
     snakemake(breadth, "--cores", "1", folder, config=STUDY)
     check = json.loads((breadth / folder / "check.json").read_text())
-    assert check and (breadth / folder / "README.md").read_text().startswith("---\n")
+    assert check["rms_logit_gap"] < 1e-5 < check["rms_logit_moved"] and check["argmax_agreement"] > 0.99
+    assert (breadth / folder / "README.md").read_text().startswith("---\n")
     assert (breadth / folder / "model.safetensors").exists() or list((breadth / folder).glob("model-*.safetensors"))
 
 
