@@ -24,7 +24,7 @@ import polars as pl
 import torch
 from peft import PeftModel, get_peft_model
 from PIL import Image
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
@@ -51,8 +51,8 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def build(args: argparse.Namespace, root: Path) -> tuple[Path, Path]:
-    """A model folder and a folder of milestones, every label of the answer one token."""
+def random_model(args: argparse.Namespace) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A Qwen2.5-VL of the sizes in `args`, and its tokenizer."""
     words = tiny_models._qwen_tokenizer()
     words.add_tokens([space + word for space in ("", " ") for word in ("Yes", "yes", "YES", "No", "no", "NO")])
     rotary = args.hidden // 8 // 2
@@ -84,6 +84,12 @@ def build(args: argparse.Namespace, root: Path) -> tuple[Path, Path]:
     torch.manual_seed(0)
     model = tiny_models.Qwen2_5_VLForConditionalGeneration(config)
     model.generation_config.eos_token_id = words.eos_token_id
+    return model, words
+
+
+def build(args: argparse.Namespace, root: Path) -> tuple[Path, Path]:
+    """A model folder and a folder of milestones, every label of the answer one token."""
+    model, words = random_model(args)
     size = {"shortest_edge": 28 * 28, "longest_edge": 280 * 280}
     tiny_models.Qwen2_5_VLProcessor(
         tiny_models.Qwen2VLImageProcessor(size=size),

@@ -15,6 +15,8 @@ rule accuracy:
         f"{ROOT}/logs/accuracy.log",
     benchmark:
         f"{ROOT}/benchmarks/accuracy.tsv"
+    group:
+        "reductions"
     conda:
         "../envs/main.yaml"
     threads: 1
@@ -89,7 +91,7 @@ use rule accuracy as spectrum with:
     benchmark:
         f"{ROOT}/benchmarks/spectrum.tsv"
     params:
-        **task("spectrum", cfg={"resamples": STUDY.resamples}),
+        **task("spectrum", cfg={"resamples": STUDY.resamples, "compared": COMPARED}),
 
 
 use rule accuracy as sharpe with:
@@ -169,6 +171,8 @@ use rule accuracy as summary with:
         f"{ROOT}/logs/summary.log",
     benchmark:
         f"{ROOT}/benchmarks/summary.tsv"
+    group:
+        "summary"
     params:
         **task("summary", cfg={**BOOTSTRAP, "kinds": KINDS}, **FOLDERS),
 

@@ -30,7 +30,7 @@ try:
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
-environment.expose(Path(workflow.basedir, "workflow"))
+environment.expose(Path(workflow.basedir, "workflow"), STUDY.model_dump_json())
 
 ROOT = f"results/{STUDY.study}"
 CHANGED = environment.changes(Path(ROOT, "environment.json"))
@@ -203,7 +203,7 @@ SIGMOID = [
     name for name, loss in trainer_argument(["dpo"], "loss_type", "sigmoid").items() if loss in ("sigmoid", ["sigmoid"])
 ]
 LIKELIHOOD = {"resamples": STUDY.resamples, "beta": BETAS, "dpo": SIGMOID, "pair_rule": STUDY.preferences.rule}
-REWARDS = {**BOOTSTRAP, "groups": GROUPS}
+REWARDS = {**BOOTSTRAP, **GRADING, "groups": GROUPS}
 EXTRACT = {**ASKING, "questions": QUESTIONS}
 ATTENTION = {**EXTRACT, "settings": plain(STUDY.attention), "max_new_tokens": STUDY.sampling.max_new_tokens}
 SHARPE = {**EXTRACT, "settings": plain(STUDY.sharpe), "adapter": plain(STUDY.adapter), "in_domain": IN_DOMAIN}
@@ -223,11 +223,16 @@ TEXTS = {**PROBES, **GRADING, "pair_rule": STUDY.preferences.rule}
 # Those made of other runs are in no question.
 ASKED_ABOUT = [name for name, method in STUDY.methods.items() if not lineage.parents(method)]
 KINDS = {name: STUDY.methods[name].kind for name in sorted(ASKED_ABOUT, key=lambda m: not is_plain(STUDY.methods[m]))}
+COMPARED = [
+    name for name, method in STUDY.methods.items() if method.kind in ("sft", "dpo", "grpo") and is_plain(method)
+]
 # The base's decomposition covers every layer that a run may have changed.
 ATTENTION_ALONE = all(getattr(method, "adapter", None) is None for method in STUDY.methods.values())
 ATTENTION_ALONE &= STUDY.adapter.layers == "attention" and all(
     method.kind != "external" for method in STUDY.methods.values()
 )
+# Full weights change every layer, whatever the optimiser projects.
+ATTENTION_ALONE &= STUDY.adapter.kind != "full"
 ADAPTED = "attention" if ATTENTION_ALONE else "all"
 PREFETCH = {
     "source": plain(STUDY.base_model),
@@ -239,7 +244,8 @@ PREFETCH = {
 DEMO = STUDY.base_model.source == "demo"
 DEMO_DATA = {"train": f"{ROOT}/data/{IN_DOMAIN}/train.parquet"} if DEMO else {}
 BASE_MODEL = {"source": plain(STUDY.base_model), **(TRAINED_ON if DEMO else {})}
-LAUNCH = "accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
+# Without `exec` a signal would end the shell, and the job with it, while the training still saves itself.
+LAUNCH = "exec python"
 PLAN = {"study": plain(FULL), "splits": SPLITS}
 # Runs of LLaMA-Factory beside the same ones of TRL.
 TWINS = twins(STUDY.methods)

@@ -82,6 +82,7 @@ def row(table: pl.DataFrame, statistic: str, **where: object) -> dict:
         ("majority_accuracy", 0.5),  # a 2:1 yes; b 3:1 no; c 1:1, mean .4, so no: wrong; d has no vote: wrong
         ("f1", 0.5),  # hits .5 + .25; false claim .25; misses .5 + .75: 1.5/(1.5 + .25 + 1.25)
         ("macro_f1", (0.5 + 1.5 / 3.25) / 2),  # benign: hits .75; false claims .25 + .25; misses .25 + 1
+        ("decision_f1", 0.5),  # a .65 and b .5 claimed, c .4 missed: 2/(2 + 1 + 1)
         ("invalid_share", 0.4375),  # .25 + 0 + .5 + 1 over 4
         ("format_share", 0.5625),
         ("cut_share", 1 / 16),
@@ -103,6 +104,22 @@ def test_a_tie_goes_by_the_mean_score():
     tied = {"a": ([YES, NO], [0.7, 0.3]), "b": ([YES, NO], [0.5, 0.5]), "c": ([YES, NO], [0.4, 0.4])}
     per = accuracy.per_prompt(answers(tied), memes(LABELS)).sort("id")
     assert per["vote_right"].to_list() == [1, 0, 0] and per["p"].to_list() == pytest.approx([0.5, 0.5, 0.4])
+
+
+def test_decisions_are_not_the_answers():
+    """Every answer of c is no, but its mean P(Yes) is ½: a hit of the decision, a miss of the answers.
+
+    a .9, c .5, b .6 claimed, d .1 not: 2·2/(4 + 1) = .8; no answer says yes but a's: 2/(2 + 1) = ⅔. dpo decides c and
+    b as no and answers as sft does: 2/(2 + 1) = ⅔, so its decision is worse by .8 − ⅔ and its answers by nothing.
+    """
+    given = {"a": ([YES] * 2, [0.9, 0.9]), "b": ([NO] * 2, [0.8, 0.4]), "c": ([NO] * 2, [0.6, 0.4])}
+    given["d"] = ([NO] * 2, [0.1, 0.1])
+    dpo = {**given, "b": ([NO] * 2, [0.3, 0.4]), "c": ([NO] * 2, [0.5, 0.4])}
+    table = analysed(pl.concat([answers(given), answers(dpo, "dpo")]))
+    assert row(table, "decision_f1", method="sft")["value"] == pytest.approx(0.8)
+    assert row(table, "f1", method="sft")["value"] == pytest.approx(2 / 3)
+    assert row(table, "decision_f1_difference", versus="sft")["value"] == pytest.approx(2 / 3 - 0.8)
+    assert row(table, "f1_difference", versus="sft")["value"] == 0
 
 
 def test_one_class_alone_has_no_auroc():
@@ -300,6 +317,7 @@ def test_script_equals_sklearn(table, val):
             "accuracy": accuracy_score(truth, claimed),
             "f1": f1_score(truth, claimed, labels=[1], average="macro"),
             "macro_f1": f1_score(truth, claimed, labels=[0, 1], average="macro"),
+            "decision_f1": f1_score(per["label"], (per["p_hateful"] >= 0.5).cast(pl.Int8)),
             "auroc": roc_auc_score(per["label"], per["p_hateful"]),
             "auroc_unforced": roc_auc_score(own["label"], own["p_hateful"]),
         }.items():

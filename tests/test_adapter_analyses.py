@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from safetensors import safe_open
@@ -15,6 +16,7 @@ from memedynamics.attributions import Extractor
 from memedynamics.config import Adapter, BaseModelConfig
 from memedynamics.objective_gradients import plain_lora
 from memedynamics.sections import Spectrum
+from memedynamics.spectrum import SHAPES
 from test_attributions import memes
 
 KINDS = ("rslora", "dora", "qlora", "ia3", "full")
@@ -46,7 +48,11 @@ def svd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_spectrum_of_what_changed(kind: str, runs: dict, svd: Path, tmp_path: Path) -> None:
-    """Every linear layer changed; the rank is the adapter's where it has one."""
+    """Every linear layer changed; r bounds the rank of factors alone, and no count of directions is above the bound.
+
+    The random update has the norm and the largest rank of the trained one: Gaussian factors have rank r, a Gaussian
+    matrix its smaller side.
+    """
     run = runs[kind]
     tiny_study.script("extract_spectrum")(
         model=FOLDER, milestones=run["milestones"], run=run["run"], svd=svd, extract=tmp_path / "extract.parquet",
@@ -56,7 +62,15 @@ def test_the_spectrum_of_what_changed(kind: str, runs: dict, svd: Path, tmp_path
     found = tables.read(tmp_path / "extract.parquet", "extract_spectrum")
     assert found["module"].n_unique() == 14
     ranks = set(found["rank"].drop_nulls().to_list())
-    assert ranks == ({4} if kind in ("rslora", "dora", "qlora") else {16, 32})
+    assert ranks == ({4} if kind in ("rslora", "qlora") else {16, 32})
+    for name in SHAPES:
+        assert found.filter(pl.col(name) > pl.col("rank") * (1 + 1e-9)).is_empty(), name
+    trained, drawn = (found.filter(fraction=1.0, update=which).sort("module") for which in ("trained", "random"))
+    assert trained["frobenius"].to_list() == pytest.approx(drawn["frobenius"].to_list())
+    assert drawn["singular_values"].list.len().to_list() == drawn["rank"].to_list()
+    assert (trained["singular_values"].list.len() <= trained["rank"]).all()
+    if kind == "dora":
+        assert (trained["singular_values"].list.len() > 4).all()
     with safe_open(tmp_path / "bases.safetensors", framework="pt") as bases:
         assert len(list(bases.keys())) > 0
 

@@ -1,5 +1,6 @@
 """Every kind of adapter and full weights: what trains, where it starts, what is saved, resumed, scored, refused."""
 
+import functools
 import json
 import logging
 import os
@@ -35,6 +36,8 @@ from memedynamics.config import Adapter, BaseModelConfig
 from memedynamics.errors import InputError
 from memedynamics.examples import training_rows
 from memedynamics.layers import PRESETS
+from memedynamics.methods import ON_POLICY, rule_of
+from memedynamics.rewards import reward_functions
 from memedynamics.starting import starting_policy
 
 KINDS = ("lora", "rslora", "dora", "qlora", "ia3", "full")
@@ -371,42 +374,80 @@ def test_another_tower_looks_for_itself(study: Path, tmp_path: Path) -> None:
 # --- where another run ended ---
 
 
-@pytest.mark.parametrize("kind", ["lora", "full"])
+# What is 0 where the policy is the reference.
+APART = {"dpo": "rewards/margins", "kto": "rewards/margins", "grpo": "kl", "rloo": "kl"}
+FIRST_LOSS = {"dpo": 0.6931472, "kto": 0.5}
+
+
+@pytest.fixture(scope="module")
+def ended(study: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Milestones of a short SFT run of an adapter's kind, made once."""
+
+    @functools.cache
+    def run(kind: str) -> Path:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tiny_study, "MATCHED", tiny_study.MATCHED.model_copy(update={"adapter": small(kind)}))
+            return tiny_study.train("sft", study, tmp_path_factory.mktemp("sft"), max_steps=3)["milestones"]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [("lora", "dpo"), ("ia3", "dpo"), ("full", "dpo"), ("qlora", "dpo"), ("ia3", "grpo"), ("qlora", "grpo"),
+     ("full", "grpo"), ("prefix", "grpo"), ("ia3", "kto"), ("ia3", "rloo")],
+)  # fmt: skip
 @pytest.mark.parametrize("reference", ["base", "parent"])
-def test_a_run_that_begins_at_anothers_end(kind: str, reference: str, train, study: Path, tmp_path: Path) -> None:
-    """DPO's loss is ln 2 against the parent, and its reference is the base's own policy against the base."""
-    parent = train("sft", kind, tmp_path / "parent", max_steps=3)["milestones"]
-    folder = tiny_models.folder(FAMILY)
-    policy = starting_policy(folder, BASE, small(kind), parent, reference)
+def test_a_run_that_begins_at_anothers_end(
+    kind: str, method: str, reference: str, study: Path, ended, tmp_path: Path
+) -> None:
+    """It is that end to the last bit: nothing lies between it and its parent, what that learnt between it and the base.
+
+    All that trains moves then, and the reference is not saved.
+    """
+    made = begun(method, kind, study, tmp_path, ended(kind), reference)
+    assert trainable(made.model) == parameters.trainable_parameters(tiny_models.folder(FAMILY), small(kind))
+    runs.callbacks.save(made.model, tmp_path / "0")
+    runs.train(made)
+    runs.callbacks.save(made.model, tmp_path / "1")
+    assert not [path for path in (tmp_path / "1").iterdir() if path.is_dir()]
+    name = "model.safetensors" if kind == "full" else "adapter_model.safetensors"
+    given, start, end = (load_file(folder / name) for folder in (ended(kind) / "1", tmp_path / "0", tmp_path / "1"))
+    assert given.keys() == start.keys() and all(torch.equal(given[key], start[key]) for key in given)
+    assert all("visual" in key for key in start if torch.equal(start[key], end[key]))
+    log = made.state.log_history[0]
+    assert (abs(log[APART[method]]) < 1e-7) == (reference == "parent")
+    if reference == "parent" and method in FIRST_LOSS:
+        assert log["loss"] == pytest.approx(FIRST_LOSS[method], abs=1e-6)
+
+
+def begun(method: str, kind: str, study: Path, work: Path, parent: Path, reference: str):
+    """The trainer of one step of `method` that begins at the end of `parent`."""
     pairs, memes = (
         tables.read(study / "preferences.parquet", "preferences"),
         tables.read(study / "data.parquet", "data"),
     )
     rows = training_rows(pairs, memes, tiny_study.PROMPT, "hateful", "paired")
-    config = training.trainer_config("dpo", {"max_steps": 1, "learning_rate": 1e-2}, tmp_path / "checkpoints", 1)
-    processor = vlm.load_processor(folder)
-    made = training.trainer(config, policy, processor, rows, small(kind), reference=reference)
-    assert trainable(made.model) == parameters.trainable_parameters(folder, small(kind))
-    runs.train(made)
-    runs.callbacks.save(made.model, tmp_path / "1")
-    assert not [path for path in (tmp_path / "1").iterdir() if path.is_dir()]
-    loss = made.state.log_history[0]["loss"]
-    assert (abs(loss - 0.693147) < 1e-5) == (reference == "parent")
+    folder, args = tiny_models.folder(FAMILY), {"per_device_train_batch_size": 4, "max_steps": 1, "learning_rate": 1e-2}
+    drawing = {"num_generations": 2, "max_completion_length": 8, "beta": 0.1} if method in ON_POLICY else {}
+    config = training.trainer_config(method, {**args, **drawing}, work / "checkpoints", 1)
+    graders = reward_functions(tiny_study.REWARDS, tiny_study.PROMPT) if method in ON_POLICY else None
+    policy = starting_policy(folder, BASE, small(kind), parent, reference)
+    given = (config, policy, vlm.load_processor(folder), rows, small(kind), graders)
+    return training.trainer(*given, reference=reference)
 
 
 @pytest.mark.parametrize("reference", ["base", "parent"])
-def test_the_script_of_dpo_keeps_to_the_reference(reference: str, train, study: Path, tmp_path: Path) -> None:
-    """The first loss is ln 2 against the parent alone."""
-    parent = train("sft", "lora", tmp_path / "parent", max_steps=3)["milestones"]
-    run = tmp_path / "run"
-    run.mkdir()
-    where = {**tiny_study.inputs(study), **tiny_study.outputs(run), "work": run / "work", "threads": 1}
-    settings = tiny_study.settings("dpo", max_steps=1)
+@pytest.mark.parametrize("method", APART)
+def test_the_scripts_keep_to_the_reference(method: str, reference: str, study: Path, ended, tmp_path: Path) -> None:
+    """At the first step nothing lies between the policy and its parent alone."""
+    where = {**tiny_study.inputs(study), **tiny_study.outputs(tmp_path), "work": tmp_path / "work", "threads": 1}
+    settings = tiny_study.settings(method, max_steps=1, **({"beta": 0.1} if method in ON_POLICY else {}))
     settings["method"] = settings["method"].model_copy(update={"start": "sft", "reference": reference})
-    tiny_study.script("train_dpo")(**where, **settings, start=parent)
-    loss = tables.read(run / "history.parquet", "history").filter(metric="loss")["value"][0]
-    assert (abs(loss - 0.693147) < 1e-5) == (reference == "parent")
-    record = json.loads((run / "run.json").read_text())
+    tiny_study.script(rule_of(settings["method"]))(**where, **settings, start=ended("lora"))
+    history = tables.read(tmp_path / "history.parquet", "history")
+    assert (abs(history.filter(metric=APART[method])["value"][0]) < 1e-7) == (reference == "parent")
+    record = json.loads((tmp_path / "run.json").read_text())
     assert record["loss_reference"] == (record["starts_at"] if reference == "parent" else "base")
 
 
@@ -467,6 +508,7 @@ def test_kernels_that_are_not_wanted_are_not_asked_for() -> None:
         ({"options": {"init_lora_weights": False}}, {}, "False: the policy would not start at the base"),
         ({"kind": "ia3", "options": {"init_ia3_weights": False}}, {}, "would not start at the base"),
         ({"kind": "full", "options": {"bias": "all"}}, {}, "options.bias: full weights have no adapter"),
+        ({"kind": "full", "layers": "attention"}, {}, "layers 'attention': full weights train in all layers"),
         ({"layers": "qvhigh"}, {}, "no preset 'qvhigh'; .* is qv_high"),
         ({}, {"packing": True}, "packing: TRL cannot for vision data .rows with pictures are not packed.; remove it"),
         ({}, {"padding_free": True}, "padding_free: TRL cannot for vision data"),
@@ -479,6 +521,10 @@ def test_what_breaks_an_invariant_is_refused(adapter: dict, args: dict, said: st
     with pytest.raises(InputError, match=said) as raised:
         modes.check(Adapter(**adapter), args)
     assert "\n" not in str(raised.value)
+
+
+def test_galore_projects_the_layers_that_are_named() -> None:
+    modes.check(Adapter(kind="full", layers="attention"), {"optim": "galore_adamw"})
 
 
 def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

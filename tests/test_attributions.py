@@ -247,6 +247,8 @@ def test_script_covers_milestones_and_splits(extracted, study):
         assert whole.group_by("fraction", "dataset", "split").len()["len"].unique().to_list() == [8]
         assert {"memes/train", "memes/val"} == {"/".join(key) for key in signal.select("dataset", "split").rows()}
         assert signal["n"].unique().to_list() == [8] and len(signal) == 14 * 2 * len(fractions)
+        # Eight captions, so eight groups of memes.
+        assert set(signal["snr_without"].list.len()) == set(signal["gsnr_without"].list.len()) == {8}
         # No sketch out of domain; occlusion at the last fraction, of the first two of three batches.
         assert whole.drop_nulls("gradient")["dataset"].unique().to_list() == ["memes"]
         checked = rows.drop_nulls("occlusion")

@@ -189,13 +189,31 @@ def test_information_from_the_joint_of_single_answers(table, paths):
         return float((p * np.log(p / margin[0] / margin[1])).sum())
 
     single = ours.group_by(a="answer", b="label").agg(n=pl.len())
-    assert one(table, statistic="information_label", **where)["value"] == pytest.approx(information(single))
+    plug_in = one(table, statistic="information_label_plug_in", **where)
+    assert plug_in["value"] == pytest.approx(information(single)) and plug_in["ci_low"] is None
     pairs = ours.select("id", a="answer").join(theirs.select("id", b="answer"), on="id")
     expected = information(pairs.group_by("a", "b").agg(n=pl.len()))
-    row = one(table, statistic="information_base", **{**where, "versus": "base"})
+    row = one(table, statistic="information_base_plug_in", **{**where, "versus": "base"})
     assert row["value"] == pytest.approx(expected)
     null = one(table, statistic="information_label_null", **where)
     assert 0 <= null["ci_low"] < null["value"] < null["ci_high"] < information(single)
+    found = one(table, statistic="information_label", **where)
+    assert found["value"] == pytest.approx(information(single) - null["value"])
+    assert 0 < found["ci_low"] < found["value"] < found["ci_high"]
+
+
+def test_no_information_lies_outside_its_own_interval(table):
+    """A value within its null is bounded by 0; the rest of them start above it or at it."""
+    rows = table.filter(pl.col("statistic").is_in(["information_label", "information_base"]))
+    assert len(rows) > 50 and rows["value"].min() >= 0
+    assert (rows["ci_low"] <= rows["value"]).all() and (rows["value"] <= rows["ci_high"]).all()
+    keys = ["method", "seed", "fraction", "dataset", "split", "estimator", "invalid", "versus"]
+    for name in ("information_label", "information_base"):
+        of = {part: table.filter(statistic=f"{name}{part}") for part in ("", "_plug_in", "_null")}
+        both = of[""].join(of["_plug_in"], keys, suffix="_plug_in", nulls_equal=True)
+        both = both.join(of["_null"], keys, suffix="_null", nulls_equal=True)
+        chance = both["value_plug_in"] <= both["ci_high_null"]
+        assert len(both) == len(of[""]) and (both.filter(chance)["ci_low"] == 0).all()
 
 
 def test_paired_differences_with_the_base(table):
@@ -328,7 +346,12 @@ def test_the_figure_shows_every_run(table):
         # Two seeds, their paths and their risk-coverage curves.
         lines = [t for t in figure.data if t.line.color == colour and t.mode == "lines+markers"]
         assert sorted(len(t.x) for t in lines) == [4, 4, 10, 10]
-    assert any("Spearman" in (note.text or "") for note in figure.layout.annotations)
+    words = " ".join(note.text or "" for note in figure.layout.annotations)
+    assert "Spearman" in words and "zero-shot .33 / 65.9" in words
+    # What an answer tells is drawn with its interval, which holds it.
+    told = table.filter(statistic="information_base", estimator="plug_in", invalid="third", split="val", fraction=1.0)
+    drawn = {round(y, 9) for t in figure.data if t.xaxis == "x7" and t.mode == "markers" for y in t.y}
+    assert len(told) == 6 and {round(value, 9) for value in told["value"]} <= drawn
 
 
 def test_the_figure_draws_a_path_from_the_runs_own_start(table):

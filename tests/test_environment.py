@@ -1,6 +1,8 @@
 import json
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,10 +33,34 @@ def test_renewing_replaces_the_record_as_a_whole(tmp_path):
     ("arguments", "mark"), [(["--executor", "slurm-jobstep"], "7"), (["--executor", "slurm"], "6")]
 )
 def test_only_jobs_of_the_slurm_executor_own_their_allocation(tmp_path, monkeypatch, arguments, mark):
-    for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "TOKENIZERS_PARALLELISM", "PYTHONPATH", "PATH"):
-        monkeypatch.setenv(name, "")
+    restored(monkeypatch)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv(lease.ALLOCATED, "6")
     monkeypatch.setattr(sys, "argv", ["snakemake", *arguments])
-    environment.expose(tmp_path)
+    environment.expose(tmp_path, "{}")
     assert os.environ[lease.ALLOCATED] == mark
+
+
+def restored(monkeypatch):
+    """Everything that `expose` sets is as before when the test ends."""
+    names = ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "TOKENIZERS_PARALLELISM", "PYTHONPATH", "PATH")
+    for name in (*names, "MEMEDYNAMICS_BITSANDBYTES"):
+        monkeypatch.setenv(name, "")
+
+
+@pytest.mark.parametrize(
+    ("study", "there"),
+    [
+        ('{"adapter": {"kind": "lora"}, "training": {"optim": "adamw_torch"}}', False),
+        ('{"methods": {"sft": {"adapter": {"kind": "qlora"}}}}', True),
+        ('{"training": {"optim": "adamw_bnb_8bit"}}', True),
+        ('{"methods": {"sft": {"args": {"optim": "paged_adamw_32bit"}}}}', True),
+    ],
+)
+def test_jobs_have_bitsandbytes_where_the_study_needs_it(tmp_path, monkeypatch, study, there):
+    """PEFT and transformers ask importlib whether it is there, and import it if so."""
+    restored(monkeypatch)
+    environment.expose(Path(environment.__file__).parents[1], study)
+    code = "import memedynamics; from importlib.util import find_spec; print(find_spec('bitsandbytes') is not None)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stdout.split() == [str(there)], found.stderr

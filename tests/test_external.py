@@ -1,6 +1,7 @@
 """Checkpoints from elsewhere: what is taken in, and what is told to leave."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,14 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 import tiny_models
-from memedynamics import adapters, checkpoints, external, sources, tables, vlm
-from memedynamics.config import Adapter, ExternalMethod
+from memedynamics import adapters, callbacks, checkpoints, external, sources, tables, trained_on, vlm
+from memedynamics.config import Adapter, BaseModelConfig, ExternalMethod
 from memedynamics.errors import InputError
+from memedynamics.starting import starting_policy
 from tiny_study import outputs, script
 
 FAMILY = "qwen2_5_vl"
+BASE = BaseModelConfig(source="tiny", dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +130,68 @@ def test_an_adapter_of_another_hub_model_is_refused(base: Path, tmp_path: Path) 
     sources.link(base, other)
     checkpoints.write_manifest(other, "org/three", None)
     refused(folder, other, tmp_path, "was trained on org/seven, the study's base model is org/three")
+
+
+def another_base(folder: Path) -> Path:
+    """The tiny model with other weights of the same shapes, as the rule base_model leaves one."""
+    model = vlm.load_model(tiny_models.folder(FAMILY))
+    next(model.get_decoder().parameters()).data.add_(0.1)
+    model.save_pretrained(folder)
+    checkpoints.write_manifest(folder, "elsewhere", None)
+    return folder
+
+
+def milestone(model: Path, kind: str, folder: Path) -> Path:
+    """The end of a run of this project on the base model in `model`."""
+    policy = starting_policy(model, BASE, Adapter(kind=kind, r=4))
+    if kind != "full":
+        policy = get_peft_model(policy, adapters.peft_config(policy, Adapter(kind=kind, r=4)))
+    callbacks.save(policy, folder / "milestones/1")
+    return folder / "milestones/1"
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_a_run_of_another_base_of_equal_shapes_is_refused(kind: str, base: Path, tmp_path: Path) -> None:
+    """Nothing but its weights tells that base apart; a run of this one is taken in, and says so in turn."""
+    strange = milestone(another_base(tmp_path / "other"), kind, tmp_path)
+    shutil.rmtree(tmp_path / "other")
+    said = (
+        r"was trained on elsewhere \(digest \w{12}\), the study's base model is local \(digest \w{12}\): shapes agree"
+    )
+    refused(strange, base, tmp_path, said)
+    found = bring(milestone(base, kind, tmp_path / "own"), base, tmp_path / "ours")
+    for label in ("0", "1"):
+        held = json.loads((found["milestones"] / label / trained_on.FILE).read_text())
+        assert held["digest"] == checkpoints.weights_digest(base)
+
+
+def test_an_adapter_that_names_the_folder_of_another_base_is_refused(base: Path, tmp_path: Path) -> None:
+    """One without a note of its own: the base that it names tells while it is there; else the shapes decide."""
+    other, folder = another_base(tmp_path / "other"), trained(tmp_path / "theirs")
+    config = json.loads((folder / external.WHERE).read_text())
+    (folder / external.WHERE).write_text(json.dumps({**config, "base_model_name_or_path": str(other)}))
+    refused(
+        folder, base, tmp_path, rf"was trained on {other} \(digest .*: shapes agree, weights do not; use one of both"
+    )
+    shutil.rmtree(other)
+    (tmp_path / "run").rmdir()
+    bring(folder, base, tmp_path / "run")
+
+
+def test_a_base_from_the_hub_is_not_compared_with_a_copy(base: Path, tmp_path: Path) -> None:
+    """Of large files the two have different digests, whatever is in them."""
+    folder = milestone(another_base(tmp_path / "other"), "lora", tmp_path)
+    held = json.loads((folder / trained_on.FILE).read_text())
+    (folder / trained_on.FILE).write_text(json.dumps({**held, "revision": "0" * 40}))
+    bring(folder, base, tmp_path / "run")
+
+
+def test_a_run_that_goes_on_from_full_weights_names_their_base(base: Path, tmp_path: Path) -> None:
+    """Its own reference is the parent's milestone, which is no base model."""
+    parent = milestone(base, "full", tmp_path)
+    policy = starting_policy(base, BASE, Adapter(kind="full"), parent.parent, "parent")
+    callbacks.save(policy, tmp_path / "next")
+    assert (tmp_path / "next" / trained_on.FILE).read_bytes() == (parent / trained_on.FILE).read_bytes()
 
 
 def test_an_adapter_on_the_vision_tower_is_refused(base: Path, tmp_path: Path) -> None:

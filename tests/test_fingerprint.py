@@ -35,7 +35,7 @@ def fresh(tree):
     """The fingerprint in a new process, so to speak: without the caches of this one."""
     from memedynamics import fingerprint as module
 
-    for cached in (module._tree, module._logic, module._imports, module._words, module._schemas):
+    for cached in (module._source, module._pieces, module._imports, module._schemas):
         cached.cache_clear()
     return fingerprint(tree[1], tree[0])
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 
@@ -271,6 +272,9 @@ def test_cosines_by_hand() -> None:
     layer = gradients.read(rows.filter(pl.col("module") == "layer"), memes)
     by_module = next(r for r in gradients.pairwise(layer) if (r["objective"], r["other"]) == pair)
     assert by_module["value"] == pytest.approx(3 / 90**0.5, rel=1e-6)
+    # Every pair has a row of the module, GRPO in it or not.
+    every = analysed(vectors, [0.75, 0.25, 0.75]).filter(pl.col("module") == "layer")
+    assert set(every.select("objective", "other").rows()) == set(combinations(OBJECTIVES, 2))
     found = analysed(vectors, [0.75, 0.25, 0.75])
     assert picked(found, *pair, "sign_agreement") | {"ci_low": 0} == picked(found, *pair, "sign_agreement") | {
         "value": 1.0,

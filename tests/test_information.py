@@ -7,7 +7,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import beta
 
-from memedynamics import information
+from memedynamics import information, stats
 
 
 def h(q: float) -> float:
@@ -137,3 +137,68 @@ def test_shuffles_keep_the_margins():
     label = np.eye(2)[np.arange(50) % 2]
     constant = np.tile([[0.7, 0.2, 0.1]], (50, 1))[:, None]
     assert information.permuted_information(constant, label, 20).max() == pytest.approx(0, abs=1e-12)
+
+
+def answered(rng: np.random.Generator, joint: np.ndarray, n: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shares (n, 1, A) of k answers and outcomes (n, B) whose single pairs are distributed as `joint` (A, B)."""
+    outcome = rng.choice(joint.shape[1], n, p=joint.sum(0))
+    chance = (joint / joint.sum(0))[:, outcome].T
+    # Prompts differ: some are clear, some are not; k > 1 answers to one of them are alike.
+    own = chance if k == 1 else np.stack([rng.dirichlet(2 * row) for row in chance])
+    return rng.multinomial(k, own)[:, None] / k, np.eye(joint.shape[1])[outcome]
+
+
+APART = np.outer([0.6, 0.4], [0.5, 0.5])
+MODERATE = np.array([[0.4, 0.1], [0.1, 0.4]])
+WEAK = np.array([[0.3, 0.2], [0.2, 0.3]])
+THIRD = np.array([[0.35, 0.1], [0.1, 0.35], [0.05, 0.05]])
+
+
+@pytest.mark.parametrize(("joint", "truth"), [(APART, 0.0), (WEAK, 0.020136), (MODERATE, 0.192745), (THIRD, 0.147097)])
+@pytest.mark.parametrize("k", [1, 8])
+def test_the_interval_covers_the_true_information(joint: np.ndarray, truth: float, k: int):
+    """n = 200, 250 studies: a percentile interval of the plug-in covers 0 in none of them.
+
+    WEAK: ln 2 - H(.6) = .693147 - .673012. THIRD: the third outcome tells nothing, the others are 7 : 2, so
+    .9(ln 2 - H(7/9)) = .9(.693147 - .529706).
+    """
+    assert information.mutual_information(joint) == pytest.approx(truth, abs=2e-6)
+    rng, n = np.random.default_rng(0), 200
+    weights = stats.resample_weights(n, 200, "x")
+    found = [information.bounded_information(*answered(rng, joint, n, k), np.arange(n), weights) for _ in range(250)]
+    value, low, high, plug_in = (np.array([part[i].item() for part in found]) for i in range(4))
+    assert np.mean((low <= truth) & (truth <= high)) >= 0.9
+    assert ((low >= 0) & (low <= value) & (value <= high)).all()
+    # Less biased than the plug-in, by about half of (A - 1)(B - 1)/(2n) or more at one answer a prompt.
+    assert value.mean() == pytest.approx(truth, abs=0.004) and plug_in.mean() > value.mean()
+    # Not by being useless: a moderate information is told from 0.
+    if truth > 0.1:
+        assert (low > 0).mean() >= 0.95 and (high - low).mean() < truth
+
+
+def test_the_interval_is_that_of_a_loop():
+    """Two curves at once, prompts in clusters of two, every step written out for the second."""
+    rng = np.random.default_rng(4)
+    a, b = answered(rng, MODERATE, 60, 4)
+    other, _ = answered(rng, APART, 60, 4)
+    cluster = np.arange(60) // 2
+    weights = stats.resample_weights(30, 100, "x")
+    found = information.bounded_information(np.concatenate([other, a], axis=1), b, cluster, weights, "x")
+    plug_in = float(information.mutual_information(a[:, 0].T @ b))
+    drawn = []
+    for row in weights:
+        items = [i for i in range(60) for _ in range(int(row[cluster[i]]))]
+        drawn.append(float(information.mutual_information(a[items, 0].T @ b[items])))
+    null = information.permuted_information(a, b, 100, "x")[:, 0]
+    low, high = np.percentile(drawn, [2.5, 97.5]) - (np.mean(drawn) - plug_in) - null.mean()
+    assert found.plug_in[1] == pytest.approx(plug_in) and found.value[1] == pytest.approx(plug_in - null.mean())
+    assert (found.low[1], found.high[1]) == (pytest.approx(low), pytest.approx(high))
+    assert found.low[0] == 0
+
+
+def test_no_information_of_no_answers():
+    """Every response invalid and dropped: nothing is known, for this curve alone."""
+    a = np.stack([np.zeros((20, 2)), np.eye(2)[np.arange(20) % 2]], axis=1)
+    weights = stats.resample_weights(20, 30, "x")
+    found = information.bounded_information(a, np.eye(2)[np.arange(20) % 2], np.arange(20), weights)
+    assert np.isnan([part[0] for part in found[:4]]).all() and not np.isnan([part[1] for part in found[:4]]).any()

@@ -25,6 +25,10 @@ from tiny_study import PROMPT, REWARDS
 
 KINDS = ("sft", "dpo", "grpo", "rft", "em")
 COMMON = {"sampled", "scored", "adapter_off", "prompts", "reloaded", "merged"}
+OWN = {
+    "dpo": {"dpo_margin", "dpo_loss"}, "kto": {"kto_margin", "kto_kl", "kto_loss"}, "grpo": {"grpo_kl"},
+    "rloo": {"rloo_kl"}, "em": {"em_entropy"},
+}  # fmt: skip
 SAMPLING = Sampling(num_samples=2, max_new_tokens=12, batch_size=4)
 
 
@@ -62,8 +66,7 @@ def preflight(kind: str, study: Path, work: Path, family: str = "qwen2_5_vl", **
 @pytest.mark.parametrize("kind", KINDS)
 def test_everything_holds(kind: str, study: Path, tmp_path: Path) -> None:
     report = preflight(kind, study, tmp_path)
-    own = {"dpo": {"dpo_margin", "dpo_loss"}, "grpo": {"grpo_kl"}, "em": {"em_entropy"}}.get(kind, set())
-    assert set(report) == COMMON | own
+    assert set(report) == COMMON | OWN.get(kind, set())
     for name, found in report.items():
         assert found["ok"], name
         # Well inside: what holds exactly is exact, sums in another order differ by some 1e-7.
@@ -74,13 +77,12 @@ def test_everything_holds(kind: str, study: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("adapter", "kind"),
     [("rslora", "dpo"), ("dora", "dpo"), ("ia3", "dpo"), ("qlora", "dpo"), ("full", "dpo"), ("full", "grpo"),
-     ("full", "em"), ("qlora", "em")],
+     ("full", "em"), ("qlora", "em"), ("qlora", "grpo"), ("full", "kto"), ("full", "rloo")],
 )  # fmt: skip
 def test_everything_holds_for_every_adapter(adapter: str, kind: str, study: Path, tmp_path: Path) -> None:
     """Full weights have no adapter that could be off or merged; QLoRA's base is 0.005 nat a token off."""
     report = preflight(kind, study, tmp_path, adapter=Adapter(kind=adapter, r=4))
-    own = {"dpo": {"dpo_margin", "dpo_loss"}, "grpo": {"grpo_kl"}, "em": {"em_entropy"}}[kind]
-    expected = COMMON | own | ({"quantised"} if adapter == "qlora" else set())
+    expected = COMMON | OWN[kind] | ({"quantised"} if adapter == "qlora" else set())
     expected = expected - {"adapter_off", "merged"} | {"start"} if adapter == "full" else expected
     assert set(report) == expected
     assert all(found["value"] <= found["tolerance"] / 5 for found in report.values()), report
@@ -98,16 +100,21 @@ def test_adapters_at_half_precision(adapter: str, study: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("reference", ["base", "parent"])
-@pytest.mark.parametrize("adapter", ["lora", "full"])
-def test_a_run_that_begins_at_anothers_end(adapter: str, reference: str, study: Path, tmp_path: Path) -> None:
-    """It is its parent's end. Against the base nothing is known of DPO's first step; against the parent it is ln 2."""
+@pytest.mark.parametrize(
+    ("adapter", "kind"), [("lora", "dpo"), ("full", "dpo"), ("ia3", "dpo"), ("lora", "grpo"), ("ia3", "rloo")]
+)
+def test_a_run_that_begins_at_anothers_end(
+    adapter: str, kind: str, reference: str, study: Path, tmp_path: Path
+) -> None:
+    """It is its parent's end. Of the first step something is known against the parent alone: ln 2, or 0."""
     matched = tiny_study.MATCHED.model_copy(update={"adapter": Adapter(kind=adapter, r=4)})
     where = {**tiny_study.inputs(study), **tiny_study.outputs(tmp_path), "work": tmp_path / "work", "threads": 1}
     tiny_study.script("train_sft")(**where, **{**tiny_study.settings("sft", max_steps=2), "matched": matched})
-    method = tiny_study.recipe("dpo").model_copy(update={"start": "sft", "reference": reference})
+    method = tiny_study.recipe(kind).model_copy(update={"start": "sft", "reference": reference})
     given = {"start": tmp_path / "milestones", "adapter": matched.adapter, "method": method}
-    report = preflight("dpo", study, tmp_path / "preflight", **given)
-    assert ("dpo_loss" in report) == (reference == "parent") and all(found["ok"] for found in report.values())
+    report = preflight(kind, study, tmp_path / "preflight", **given)
+    assert OWN[kind] & set(report) == (OWN[kind] if reference == "parent" else set())
+    assert all(found["ok"] for found in report.values())
     assert ("reference" in report) == (reference == "base") and report["parent"]["value"] < 1e-5
 
 
@@ -147,6 +154,12 @@ def test_what_cannot_be_is_said_before_anything_is_loaded(
 ) -> None:
     with pytest.raises(InputError, match=said):
         preflight("sft", study, tmp_path, adapter=adapter, args=args, model=tmp_path / "nowhere")
+
+
+def test_groups_that_no_meme_names_are_missed_before_anything_trains(study: Path, tmp_path: Path) -> None:
+    method = tiny_study.recipe("sft").model_copy(update={"target": "groups"})
+    with pytest.raises(InputError, match="target groups, but no hateful training meme names a group"):
+        preflight("sft", study, tmp_path, method=method, model=tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("family", [family for family in tiny_models.FAMILIES if family != "qwen2_5_vl"])

@@ -223,6 +223,38 @@ def test_ches_of_the_base_predicts_by_hand():
         assert value(table, "pair", f"{name}_correlation") == pytest.approx(-1)
 
 
+def test_ches_of_every_policy_by_hand():
+    """dpo's CHES −5, −4, −3, 2 (mean −2.5; the three wrong answers −4, the bad format 2), the base's 1, 2, 3, 4."""
+    own, base = ({meme: ches for meme, ches in zip("abcd", values, strict=True)}
+                 for values in ((-5.0, -4.0, -3.0, 2.0), (1.0, 2.0, 3.0, 4.0)))  # fmt: skip
+    still = scored("base", [row for meme in "abcd" for row in pair(meme, 0, 0)])
+    frames = with_ches(still, base), with_ches(scored("dpo", FOUR), own)
+    table = analysed(*frames, types={"d": "bad_format"}, resamples=200)
+    for name in PREDICTORS:
+        assert value(table, "pair", name) == -2.5 and value(table, "pair", name, method="base") == 2.5
+        assert value(table, "pair", name, pair_type="wrong_answer") == -4
+        assert (
+            value(table, "pair", f"{name}_change") == -5 and value(table, "pair", f"{name}_change", method="base") == 0
+        )
+        assert value(table, "pair", name, pair_type="bad_format") == 2
+        rows = table.filter(pl.col("versus").is_null(), statistic=name, method="dpo").sort("pair_type")
+        assert rows["n"].to_list() == [4, 1, 3] and set(rows["unit"]) == {"1"}
+        low, high = rows.select("ci_low", "ci_high").row(0)
+        assert -5 <= low < -2.5 < high <= 2
+
+
+@pytest.mark.parametrize("whose", ["base", "dpo"])
+@pytest.mark.parametrize("name", PREDICTORS)
+def test_a_chosen_response_without_ches_is_named(whose: str, name: str):
+    """It would be ranked as the largest of all."""
+    frames = {method: scored(method, FOUR) for method in ("base", "dpo")}
+    lost = pl.when((pl.col("id") == "c") & (pl.col("probe_kind") == "chosen")).then(None).otherwise(name).alias(name)
+    frames[whose] = frames[whose].with_columns(lost)
+    run = {"base": "base", "dpo": "dpo/seed1"}[whose]
+    with pytest.raises(InputError, match=f"^responses/{run}, column {name}: empty on 1 chosen .*d/val/c at fraction"):
+        analysed(*frames.values())
+
+
 # TRL's own numbers.
 
 

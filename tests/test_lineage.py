@@ -29,6 +29,21 @@ def test_a_curriculum_is_one_line_a_method():
     assert plain(found)["methods"]["then"]["from"] == "sft"
 
 
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"r": 16, "alpha": 32}, {"r": 16}),
+        ({"kind": "full", "r": 8}, {"kind": "full"}),
+        ({"kind": "prefix", "r": 8}, {"kind": "prefix", "layers": "attention"}),
+        ({"kind": "ia3", "alpha": 8}, {"kind": "ia3", "tokens": 4}),
+        ({"tokens": 4}, {}),
+    ],
+)
+def test_one_adapter_may_be_written_in_two_ways(first, then):
+    """An empty alpha is 2r, and keys of other kinds mean nothing."""
+    study(sft={"kind": "sft", "adapter": first}, dpo={**DPO, "from": "sft", "adapter": then})
+
+
 def test_runs_of_one_seed_are_made_of_runs_of_that_seed():
     """A merge of checkpoints trained elsewhere has one run; one with a training among its parents has all seeds."""
     outside = {"kind": "external", "path": "x"}
@@ -55,7 +70,22 @@ def test_runs_of_one_seed_are_made_of_runs_of_that_seed():
         ({"m": {"kind": "merge", "how": "linear", "of": ["m", "s"]}, "s": {"kind": "sft"}}, "methods.m.of: a cycle"),
         (
             {"a": {"kind": "sft", "adapter": {"r": 8}}, "b": {"kind": "sft", "from": "a"}},
-            r"methods.b.from: a has another adapter \(r\)",
+            r"methods.b.from: a has another adapter \(r, alpha\)",
+        ),
+        (
+            {"a": {"kind": "sft", "adapter": {"alpha": 16}}, "b": {"kind": "sft", "from": "a"}},
+            r"methods.b.from: a has another adapter \(alpha\)",
+        ),
+        (
+            {"a": {"kind": "sft", "adapter": {"kind": "rslora", "dropout": 0.1}}, "b": {"kind": "sft", "from": "a"}},
+            r"methods.b.from: a has another adapter \(kind, dropout\)",
+        ),
+        (
+            {
+                "a": {"kind": "sft", "adapter": {"kind": "prefix", "tokens": 4}},
+                "b": {"kind": "sft", "from": "a", "adapter": {"kind": "prefix"}},
+            },
+            r"methods.b.from: a has another adapter \(tokens\)",
         ),
         (
             {"a": {"kind": "sft", "adapter": {"kind": "full"}}, "b": {"kind": "sft", "from": "a"}},

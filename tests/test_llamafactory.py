@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 import tiny_models
-from memedynamics import callbacks, exports, llamafactory, llamafactory_data, llamafactory_process, tables
+from memedynamics import callbacks, exports, failures, llamafactory, llamafactory_data, llamafactory_process, tables
 from memedynamics.adapters import activate, load_adapters
 from memedynamics.config import Adapter, BaseModelConfig
 from memedynamics.errors import InputError
@@ -299,12 +299,18 @@ def make_environment(folder: Path, pins: str, **variables: str) -> subprocess.Co
 
 
 def test_a_failed_build_names_its_log_and_is_taken_up_again(tmp_path: Path) -> None:
-    """A pin that no index has: pip's own message stands in the log, ours last; nothing counts as made."""
+    """A pin that no index has: pip's own message stands in the log and in ours, the last; nothing counts as made."""
     done = make_environment(tmp_path, "no-such-package==1\n", PIP_NO_INDEX="1", **{GIVEN: ""})
     assert done.returncode and "No matching distribution found for no-such-package==1" in done.stderr
     words = done.stderr.rstrip().splitlines()[-1]
-    assert words.startswith("error: LLaMA-Factory's environment could not be made: ")
+    assert words.startswith(
+        "error: LLaMA-Factory's environment could not be made: pip: ERROR: Could not find a version"
+    )
+    assert "ERROR: No matching distribution found for no-such-package==1; what failed" in words
     assert words.endswith("what failed stands in logs/llamafactory_env.log")
+    # What the terminal shows of the job, whose log holds all it said.
+    (tmp_path / "job.log").write_text(done.stdout + done.stderr)
+    assert failures.last_words(tmp_path / "job.log") == words
     assert not (tmp_path / "made/llamafactory.json").exists() and not list(tmp_path.rglob("complete"))
 
 
@@ -466,6 +472,24 @@ def test_token_ids_it_feeds_are_those_of_sampling(kind: str, study: Path, runs: 
         assert ast.literal_eval(lines[lines.index(f"{prefix}input_ids:") + 1]) == prompt + response
         labels = ast.literal_eval(lines[lines.index(f"{prefix}label_ids:") + 1])
         assert labels == [-100] * len(prompt) + response
+
+
+def test_what_other_packages_do_is_done_there_too(
+    study: Path, environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An optimiser with its state in 8 bits (bitsandbytes) and TensorBoard's log, which stays beside run.json."""
+    python = llamafactory_process.interpreter(environment)
+    asked = [python, "-c", "import bitsandbytes, tensorboard"]
+    if subprocess.run(asked, capture_output=True).returncode and os.environ.get("CI") != "true":
+        pytest.skip("the environment was made from older pins: `snakemake llamafactory_env --cores 1` makes it anew")
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    args = {"max_steps": 2, "optim": "paged_adamw_8bit"}
+    alone, beside = train("sft", study, tmp_path / "sft", **args), tmp_path / "beside"
+    reporting = recipe("sft", **args, report_to="tensorboard")
+    script("train_llamafactory")(**given(study, beside, environment), **reporting)
+    losses = [logged(run, "loss") for run in (alone, outputs(beside))]
+    assert len(losses[0]) == 2 and losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert list((beside / "tensorboard").glob("events.out.tfevents.*"))
 
 
 def test_a_stopped_run_ends_like_an_uninterrupted_one(

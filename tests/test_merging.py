@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 import merge_runs
 import tiny_models
-from memedynamics import checkpoints, external, merging, tables, vlm
+from memedynamics import checkpoints, external, merging, tables, trained_on, vlm
 from memedynamics.config import MergedMethod
 from memedynamics.errors import InputError
 from memedynamics.merge_parents import open_parent, unwrapped
@@ -302,6 +302,20 @@ def test_full_weights_of_another_base_are_named(model: Path, runs: dict, tmp_pat
     (tmp_path / "run.json").write_text('{"kind": "full"}')
     with pytest.raises(InputError, match="other/1: is a llava, the base model a qwen2_5_vl: trained on another base"):
         open_parent(tmp_path / "other", tmp_path / "run.json", model)
+
+
+@pytest.mark.parametrize("kind", ["lora", "ia3", "full"])
+def test_a_run_of_another_base_of_equal_shapes_is_named(model: Path, runs: dict, tmp_path: Path, kind: str) -> None:
+    """Its note says so; runs that have none, and those of this base, are merged, and their merge says of which."""
+    milestones, record = merge_runs.run(tmp_path / "other", model, kind, 9)
+    note = {"source": "elsewhere", "revision": None, "digest": "0" * 64}
+    (milestones / "1" / trained_on.FILE).write_text(json.dumps(note))
+    given, method = {**runs, "other": (milestones, record)}, recipe("linear", "lora", "other")
+    with pytest.raises(InputError, match=r"other/milestones/1: was trained on elsewhere \(digest 0{12}\), the study's"):
+        merge(model, given, method, tmp_path / "run")
+    trained_on.keep(model, milestones / "1")
+    found = merge(model, given, method, tmp_path / "again")["milestones"]
+    assert json.loads((found / "1" / trained_on.FILE).read_text())["digest"] == checkpoints.weights_digest(model)
 
 
 def test_prompt_tuning_is_nothing_to_merge(model: Path, runs: dict, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from analysed_study import write
+from memedynamics import overview as overview_module
 from memedynamics import tables
 from synthetic import METHODS, SEEDS
 
@@ -100,7 +101,17 @@ def test_the_numbers_are_the_tables(study, printed):
 def test_answers_name_the_methods_that_were_compared(printed):
     """A question about GRPO and DPO is answered by two runs of the study, whatever these are called."""
     said = " ".join(" ".join(printed).split())
-    assert "Is GRPO better than DPO?" in said and "(GRPO against DPO)" in said
+    assert "Is GRPO better than DPO?" in said and "GRPO against DPO" in said
+
+
+def test_a_question_with_several_answers_says_what_each_is_about():
+    """One answer: the pairs alone. Two: what was compared stands with its pairs, a relation without any."""
+    every = {"accuracy, val memes": ["GRPO against DPO"], "accuracy, test other": ["GRPO against DPO"]}
+    assert overview_module._said("yes", every, True) == "yes (GRPO against DPO)"
+    assert overview_module._said("yes", {"accuracy, val memes": ["GRPO against DPO"]}, False) == (
+        "yes (accuracy, val memes: GRPO against DPO)"
+    )
+    assert overview_module._said("no", {"accuracy with entropy": [""]}, False) == "no (accuracy with entropy)"
 
 
 def test_the_figures_paths_are_printed(printed):

@@ -12,12 +12,15 @@ import pyarrow as pa
 import pytest
 
 import synthetic
-from memedynamics import figures, gather, reward_dynamics, reward_history, reward_training, stats, tables
+from memedynamics import figures, gather, reward_dynamics, reward_gaps, reward_history, reward_training, stats, tables
 from memedynamics.errors import InputError
 from memedynamics.figure_rewards import figure_rewards
+from memedynamics.prompts import Prompt
 
 SCRIPTS = Path(__file__).parents[1] / "workflow/scripts"
 SIZES = {"grpo": 2}
+PROMPT = Prompt(name="p", questions={"q": "?"}, user="{question}", blocks=["think", "answer"])
+RULES = {"format": 0.1, "accuracy": 0.9}
 RUNS = pl.DataFrame(
     [("base", None, 0.0, 0), ("grpo", 1, 0.0, 0), ("grpo", 1, 0.5, 2), ("grpo", 1, 1.0, 4)],
     schema={"method": pl.String, "seed": pl.Int32, "fraction": pl.Float64, "step": pl.Int64}, orient="row",
@@ -28,16 +31,29 @@ PROMPTS = pl.DataFrame(
 ).with_columns(dataset=pl.lit("d"))  # fmt: skip
 
 
-def rollouts(drawn: list[tuple[int, str, list[tuple[float, float]]]]) -> pl.DataFrame:
-    """Rows of grpo, seed 1: each of `drawn` is a step, an id, and (format, accuracy) of every completion."""
+def text(word: str, kept: float) -> str:
+    """A response whose answer is `word`, in the strict format or, without its rationale, out of it."""
+    return f"{'<think> x </think>' if kept else ''}<answer>{word}</answer>"
+
+
+def rollouts(drawn: list[tuple[int, str, list[tuple[float, float]]]], learnt: dict | None = None) -> pl.DataFrame:
+    """Rows of grpo, seed 1: each of `drawn` is a step, an id, and (format, accuracy) of every completion.
+
+    What is neither right nor well-formed has no answer. `learnt`: what a reward model gives to each (format, accuracy)
+    in the rules' place.
+    """
+    labels = dict(PROMPTS.select("id", "label").rows()) | {"z": 0}
+    words = {meme: ("No", "Yes") if label else ("Yes", "No") for meme, label in labels.items()}
     rows = [
         {"method": "grpo", "seed": 1, "step": step, "id": meme, "sample": i,
-         "rewards": [("format", f), ("accuracy", a)], "reward": 0.1 * f + 0.9 * a, "advantage": 0.5 - i}
+         "text": text(words[meme][int(a)] if a or f else "Maybe", f),
+         "rewards": [("format", f), ("accuracy", a), *([("reward_model", learnt[f, a])] if learnt else [])],
+         "reward": learnt[f, a] if learnt else 0.1 * f + 0.9 * a, "advantage": 0.5 - i}
         for step, meme, group in drawn for i, (f, a) in enumerate(group)
     ]  # fmt: skip
     kinds = {"seed": pa.int32(), "sample": pa.int16(), "rewards": pa.map_(pa.string(), pa.float64())}
     columns = {name: pa.array([row[name] for row in rows], kinds.get(name)) for name in rows[0]}
-    return pl.from_arrow(pa.table(columns))
+    return reward_training.graded(pl.from_arrow(pa.table(columns)), PROMPT, RULES)
 
 
 GOOD, WRONG, BAD = (1.0, 1.0), (1.0, 0.0), (0.0, 0.0)
@@ -71,6 +87,9 @@ def test_groups_by_hand():
     assert found["rewards/accuracy/mean"].to_list() == [0.5, 1, 0, 0]
     assert found["rewards/format/mean"].to_list() == [1, 1, 0.5, 0]
     assert found["advantage_abs"].to_list() == [0.5] * 4
+    assert found["rules_reward"].to_list() == found["reward"].to_list()
+    # a and c are benign: right is no, WRONG yes, BAD no answer at all; b is hateful.
+    assert found.select("yes", "no", "format_ok").rows() == [(0.5, 0.5, 1), (1, 0, 1), (0.5, 0, 0.5), (0, 0, 0)]
 
 
 def test_the_same_prompt_twice_in_a_step_is_two_groups():
@@ -185,13 +204,17 @@ def level(table: pl.DataFrame, **where: object) -> float:
 
 
 def measured(
-    samples: pl.DataFrame, drawn: pl.DataFrame, history: pl.DataFrame | None = None, **options: object
+    samples: pl.DataFrame,
+    drawn: pl.DataFrame,
+    history: pl.DataFrame | None = None,
+    runs: pl.DataFrame = RUNS,
+    **options: object,
 ) -> pl.DataFrame:
     empty = pl.DataFrame(schema={"method": pl.String, "seed": pl.Int32, "step": pl.Int64, "metric": pl.String,
                                  "value": pl.Float64})  # fmt: skip
     pairs = pl.DataFrame({"dataset": ["d"], "id": ["a"]})
     history = empty if history is None else history
-    return reward_dynamics.measure(samples, history, drawn, pairs, PROMPTS, RUNS, 30, "d", SIZES, **options)
+    return reward_dynamics.measure(samples, history, drawn, pairs, PROMPTS, runs, 30, "d", SIZES, **options)
 
 
 def test_answers_and_gaps_by_hand():
@@ -220,6 +243,80 @@ def test_answers_and_gaps_by_hand():
     assert level(table, statistic="accuracy_gap", **val | {"split": "train-val"}) == pytest.approx(2 / 3 - 0.75)
     difference = {"method": "grpo", "fraction": 0.5, "split": "val", "source": "samples"}
     assert level(table, statistic="reward_difference", **difference) == pytest.approx(0.5 - 0.725)
+
+
+def gap_samples() -> pl.DataFrame:
+    """Base: on train right, right and without an answer; on y (hateful) two of two right. GRPO on y: see the rows."""
+    rows = [("base", 0.0, "train", m, [YES, YES, NONE]) for m in "abcd"] + [("base", 0.0, "val", "y", [YES, YES])]
+    rows += [("grpo", 0.5, "val", "y", [YES, NONE]), ("grpo", 1.0, "val", "y", [YES, LOOSE])]
+    return answers(rows)
+
+
+def test_every_gap_that_rollouts_allow_by_hand():
+    """Last window, two groups on c (benign): right and wrong, both well-formed; twice without an answer.
+
+    Train, over 4: right 1, parsed 2, format 2: accuracy ¼, parse ½, given a parse ½, format ½, reward (1 + .1)/4.
+    Val, mean of the two milestones: right (½ + 1)/2 = ¾, parsed ¾, format (½ + ½)/2 = ½, reward (½ + .95)/2 = .725.
+    F1: on train no case is hateful and a claim is wrong: 0; on val ¾ hits, ¼ missed: 1.5/1.75.
+    """
+    table = measured(gap_samples(), rollouts([(3, "c", [GOOD, WRONG]), (4, "c", [BAD, BAD])]))
+    policy = {"method": "grpo", "fraction": 1.0, "source": "rollouts", "split": "train-val"}
+    expected = {"accuracy": 0.25 - 0.75, "parse_share": 0.5 - 0.75, "accuracy_given_parse": 0.5 - 1}
+    expected |= {"format_share": 0.5 - 0.5, "reward": 1.1 / 4 - 0.725, "f1": 0 - 1.5 / 1.75}
+    for name, value in expected.items():
+        assert level(table, statistic=f"{name}_gap", **policy) == pytest.approx(value), name
+    # The base parses ⅔ on c and all on y: −⅓; given a parse it is right on both.
+    assert level(table, statistic="parse_share_base_gap", **policy) == pytest.approx(-1 / 3)
+    assert level(table, statistic="parse_share_gained_gap", **policy) == pytest.approx(-0.25 + 1 / 3)
+    assert level(table, statistic="accuracy_given_parse_gained_gap", **policy) == pytest.approx(-0.5)
+
+
+def test_every_gap_is_a_number_or_a_reason():
+    """Of each statistic of the samples and the share without advantage, for runs with and without groups."""
+    asked = {f"{name}_gap" for name in (*reward_dynamics.STATISTICS, "auroc", "zero_share")}
+    runs = pl.concat([RUNS, RUNS.filter(method="grpo").with_columns(method=pl.lit("sft"))])
+    sft = gap_samples().filter(method="grpo").with_columns(method=pl.lit("sft"))
+    table = measured(pl.concat([gap_samples(), sft]), rollouts([(3, "c", [GOOD, WRONG])]), runs=runs)
+    gaps = table.filter(source="rollouts", split="train-val", fraction=1.0)
+    for method, has in (("sft", set()), ("grpo", {f"{name}_gap" for name in reward_gaps.STATISTICS})):
+        rows = gaps.filter(pl.col("statistic").is_in(asked), method=method)
+        assert set(rows["statistic"]) == asked and len(rows) == len(asked)
+        assert set(rows.drop_nulls("value")["statistic"]) == has
+        assert set(rows.drop_nulls("missing")["statistic"]) == asked - has
+    assert set(gaps.filter(method="sft")["missing"]) == {reward_gaps.NO_GROUPS}
+    reasons = dict(gaps.filter(method="grpo").select("statistic", "missing").drop_nulls().rows())
+    assert reasons == {f"{name}_gap": why for name, why in reward_gaps.UNDRAWN.items()}
+    tables.conform(table.with_columns(study=pl.lit("s")), "rewards")
+    # The figure gives the reason of the one that it draws, once.
+    words = " ".join(note.text for note in figure_rewards(table).layout.annotations)
+    assert words.count(reward_gaps.NO_GROUPS) == 1 and reward_gaps.NO_TOKENS not in words
+
+
+LEARNT = {GOOD: -3.0, WRONG: 5.0, BAD: 7.0}
+
+
+def test_a_run_on_a_learnt_reward_is_compared_by_the_rules():
+    """The reward model likes what is wrong. Means of `reward` are its own, −3 and 5; by the rules 1 and .1; the gaps,
+    and what is drawn of several runs on one axis, are the same as if the rules had graded.
+    """
+    drawn = [(3, "c", [GOOD, WRONG])]
+    ruled, learnt = (measured(gap_samples(), rollouts(drawn, learnt)) for learnt in (None, LEARNT))
+    run = {"source": "rollouts", "over": "run"}
+    assert (level(learnt, statistic="reward", **run), level(ruled, statistic="reward", **run)) == (1, 0.55)
+    assert level(learnt, statistic="rules_reward", **run) == pytest.approx(0.55)
+    gaps = pl.col("statistic").str.ends_with("_gap") & (pl.col("source") == "rollouts")
+    assert len(ruled.filter(gaps)) > 15 and learnt.filter(gaps).equals(ruled.filter(gaps))
+    assert level(learnt, statistic="reward_gap", fraction=1.0, **run | {"over": "split"}) == pytest.approx(0.55 - 0.725)
+    panels = [[list(t.y) for t in figure_rewards(f).data if t.xaxis == "x5"] for f in (ruled, learnt)]
+    assert panels[0] == panels[1] and [pytest.approx(0.55)] in panels[1]
+
+
+def test_rollouts_without_a_rule_of_the_study_are_named():
+    frame = rollouts(DRAWN).with_columns(text=pl.lit("x"))
+    with pytest.raises(
+        InputError, match="rollouts of grpo seed 1, column rewards: not graded by the study's mine.short"
+    ):
+        reward_training.graded(frame, PROMPT, RULES | {"mine.short": 1.0})
 
 
 def test_a_learnt_reward_says_what_it_is_worth():
@@ -258,7 +355,10 @@ def write_training(folder: Path, method: str, seed: int) -> tuple[Path, Path]:
     form, right = (np.array(columns.pop(name), float) for name in ("format", "accuracy"))
     by_name = [[("format", f), ("accuracy", a)] for f, a in zip(form, right, strict=True)]
     columns |= {"rewards": pa.array(by_name, pa.map_(pa.string(), pa.float64())), "reward": 0.1 * form + 0.9 * right}
-    columns |= {"text": ["made up"] * len(rows), "advantage": [0.0] * len(rows), "study": ["synthetic"] * len(rows)}
+    # Memes with an odd number are hateful.
+    odd = [int(meme[-3:]) % 2 == 1 for meme in columns["id"]]
+    words = [text("Yes" if o == bool(r) else "No", f) for o, r, f in zip(odd, right, form, strict=True)]
+    columns |= {"text": words, "advantage": [0.0] * len(rows), "study": ["synthetic"] * len(rows)}
     columns = {name: pa.array(v, pa.string()) if name in ("id", "text", "study") else v for name, v in columns.items()}
     drawn, history = (
         folder / f"runs/{method}/seed{seed}/rollouts.parquet",
@@ -288,7 +388,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, obj
 
 
 INPUTS = ("samples", "base", "histories", "rollouts", "runs", "data", "preferences")
-CFG = {"resamples": 50, "in_domain": "memes", "groups": {"grpo": 4}}
+CFG = {"resamples": 50, "in_domain": "memes", "groups": {"grpo": 4}, "prompt": PROMPT.model_dump(), "rewards": RULES}
 
 
 def launch(folder: Path, paths: dict, cfg: dict) -> subprocess.CompletedProcess:
@@ -370,8 +470,10 @@ def test_figure_has_what_the_table_has(table):
 
 def test_runs_without_rollouts_say_so(table):
     lacking = table.drop_nulls("missing")
-    assert set(lacking["method"]) == {"sft"} and set(lacking["statistic"]) == {"zero_share", "reward_gap"}
-    assert lacking["missing"].unique().to_list() == [reward_dynamics.NO_GROUPS]
+    sft = lacking.filter(method="sft")
+    assert {"zero_share", "reward_gap", "accuracy_gap", "format_share_gap"} < set(sft["statistic"])
+    assert sft["missing"].unique().to_list() == [reward_gaps.NO_GROUPS]
+    assert set(lacking.filter(method="grpo")["statistic"]) == {f"{name}_gap" for name in reward_gaps.UNDRAWN}
 
 
 def test_a_study_without_groups(study, tmp_path):

@@ -296,12 +296,15 @@ def test_the_rewards_analysis_reads_both_kinds_of_rollouts(rlhf: tuple, study: P
     column = pl.from_arrow(pa.table({"rewards": pa.array(rules, pa.map_(pa.string(), pa.float64()))}))
     plain = made.with_columns(column["rewards"])
     both = pl.concat([made.with_columns(method=pl.lit("rlhf")), plain.with_columns(method=pl.lit("ruled"))])
-    found = reward_training.groups(both.with_columns(seed=pl.lit(1)), {"rlhf": 4})
+    both = reward_training.graded(both.with_columns(seed=pl.lit(1)), PROMPT, {"tiny_study.vowels": 2.0})
+    found = reward_training.groups(both, {"rlhf": 4})
     assert found.filter(method="rlhf")["rewards/reward_model/mean"].null_count() == 0
     assert found.filter(method="ruled")["rewards/reward_model/mean"].null_count() == len(found) / 2
     assert found["rewards/tiny_study.vowels/mean"].null_count() == 0
     gap = found.filter(method="rlhf")["reward"] - found.filter(method="rlhf")["rewards/reward_model/mean"]
     assert gap.abs().max() < 1e-6
+    # By the study's rules both are worth the same.
+    assert (found["rules_reward"] - 2 * found["rewards/tiny_study.vowels/mean"]).abs().max() < 1e-6
 
 
 def test_another_base_model_is_refused(fitted: Path, tmp_path: Path) -> None:

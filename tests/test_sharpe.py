@@ -77,6 +77,20 @@ def test_sharpe_ratio_by_hand():
     assert one(table, "occlusion_sharpe_ratio")["value"] == pytest.approx(1.5 / 0.5**0.5)
 
 
+def test_occlusion_s_ratios_by_label():
+    """Of eight memes the first four are occluded, by 2φ: benign 2, 6 (mean 4, s √8), hateful 4, 12 (mean 8, s √32)."""
+    memes = prompts(8)
+    phi = np.tile([1, 2, 3, 6, 9, 9, 9, 9], 3)
+    table = analysed(extracted(memes, {"image": phi}), memes)
+    for label in ("benign", "hateful"):
+        row = one(table, "occlusion_sharpe_ratio", label=label)
+        assert row["value"] == pytest.approx(2**0.5) and row["n"] == 2
+    # 2, 4, 6, 12: mean 6, s² = 56/3.
+    assert one(table, "occlusion_sharpe_ratio")["value"] == pytest.approx(6 / (56 / 3) ** 0.5)
+    keys = ["dataset", "split", "group", "label", "statistic", "versus"]
+    assert table.select(pl.struct(keys).n_unique()).item() == len(table)
+
+
 def test_importance_ratio_by_hand():
     """Picture 1, −3; words: question 1, 2 and caption 1, −1, so 2, 1 in all: (1 + 3)/(2 + 1)."""
     memes = prompts(2)
@@ -233,6 +247,7 @@ def run_tables(memes, method, fractions, rng) -> tuple[pl.DataFrame, pl.DataFram
             for split in ("train", "val"):
                 row = {"fraction": fraction, "dataset": "d", "split": split, "module": "layers.0", "n": 24}
                 signals.append(row | {"parameters": 9, "mean_sq": 40.0, "var": 500.0, "ratio": 0.08, "varying": 9})
+                signals[-1] |= {name: [0.02, 0.05, 0.04] for name in ("snr_without", "gsnr_without")}
         extracts.append(rows)
     empty = tables.SCHEMAS["extract_signal"].empty_table().drop(["study"])
     return pl.concat(extracts), pl.DataFrame(signals) if signals else empty

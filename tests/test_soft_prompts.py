@@ -22,6 +22,7 @@ from memedynamics.errors import InputError
 from memedynamics.prefix import extend, grow, predicting, prefill
 from memedynamics.sections import Attention, Gradients, Sharpe
 from memedynamics.soft_prompts import CONFIGS
+from test_invariants import OWN
 from tiny_study import PROMPT, REWARDS, script, write_study
 
 FAMILIES = [*tiny_models.FAMILIES, "idefics3"]
@@ -373,7 +374,7 @@ def test_every_extraction_takes_the_run(trained, own: Path, base: dict[str, Path
     assert tables.read(folder / "extract.parquet", "extract_gradients")["missing"].null_count() == 0
 
 
-@pytest.mark.parametrize("method", ["dpo", "grpo", "em"])
+@pytest.mark.parametrize("method", ["dpo", "kto", "grpo", "rloo", "em"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_preflight_holds_against_the_runs_own_start(
     kind: str, method: str, study: Path, base: dict[str, Path], tmp_path: Path
@@ -385,8 +386,7 @@ def test_preflight_holds_against_the_runs_own_start(
         sampling=SAMPLING,
     )  # fmt: skip
     report = json.loads((tmp_path / "report.json").read_text())
-    own = {"dpo": {"dpo_margin", "dpo_loss"}, "grpo": {"grpo_kl"}, "em": {"em_entropy"}}[method]
-    assert set(report) == {"sampled", "scored", "adapter_off", "prompts", "reloaded"} | own
+    assert set(report) == {"sampled", "scored", "adapter_off", "prompts", "reloaded"} | OWN[method]
     assert report["adapter_off"]["value"] == 0 and all(found["ok"] for found in report.values())
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from memedynamics import spectrum, spectrum_norms, spectrum_overlaps, tables
 from memedynamics.figure_spectrum import figure_spectrum
+from memedynamics.figures import COLOURS
 
 WORKFLOW = Path(__file__).parents[1] / "workflow"
 RUNS = pl.DataFrame(
@@ -44,8 +45,8 @@ def run(method: str, seed: int, milestones: dict[float, tuple], update: str = "t
     return pl.DataFrame(rows, infer_schema_length=None, schema_overrides={"seed": pl.Int32, "layer": pl.Int32})
 
 
-def measured(*frames: pl.DataFrame, resamples: int = 200) -> pl.DataFrame:
-    return spectrum.measure(pl.concat(frames, how="vertical_relaxed"), {}, RUNS, resamples)
+def measured(*frames: pl.DataFrame, resamples: int = 200, compared: tuple[str, ...] = ()) -> pl.DataFrame:
+    return spectrum.measure(pl.concat(frames, how="vertical_relaxed"), {}, RUNS, resamples, compared)
 
 
 def found(table: pl.DataFrame, statistic: str, kind: str = "all", layer: int | None = None, **where: object) -> dict:
@@ -120,6 +121,40 @@ def test_a_run_that_starts_beyond_the_norm_says_so():
         row = found(table, statistic, method="sft")
         assert row["value"] is None and row["missing"] == spectrum_norms.TOO_FAR
     assert found(table, "effective_rank_at_norm", method="dpo")["value"] == 2
+
+
+def test_one_short_run_of_another_kind_takes_the_comparison_from_nobody():
+    """A run of EM ends at .01, before anyone's first milestone: SFT and DPO are read at DPO's .2 all the same.
+
+    Without a method to compare the smallest final norm of all runs, .01, is where nobody else ever was.
+    """
+    sft = run("sft", 1, {0.5: (0.1, (2, 2, 2)), 1.0: (0.4, (4, 4, 4))})
+    dpo = run("dpo", 1, {0.5: (0.05, (3, 3, 3)), 1.0: (0.2, (3.5, 3.5, 3.5))})
+    still = run("kto", 1, {0.5: (0.0, (None,) * 3), 1.0: (0.0, (None,) * 3)})
+    frames = sft, dpo, run("em", 1, {0.5: (0.005, (1, 1, 1)), 1.0: (0.01, (1, 1, 1))}), still
+    table = measured(*frames, compared=("sft", "dpo", "grpo"))
+    assert set(table.filter(pl.col("statistic") == "matched_norm")["value"]) == {0.2}
+    assert found(table, "effective_rank_at_norm", method="sft")["value"] == pytest.approx(3)
+    for method in ("em", "kto"):
+        for statistic in ("fraction_at_norm", "effective_rank_at_norm"):
+            row = found(table, statistic, method=method)
+            assert row["value"] is None and row["missing"] == spectrum_norms.NEVER
+    assert "EM, KTO: never moved as far" in figure_spectrum(table).layout.annotations[-1].text
+    for other in ((), ("grpo",)):
+        table = measured(*frames, compared=other)
+        assert set(table.filter(pl.col("statistic") == "matched_norm")["value"]) == {0.01}
+        assert found(table, "effective_rank_at_norm", method="sft")["missing"] == spectrum_norms.TOO_FAR
+
+
+def test_nulls_of_different_rank_are_different_lines():
+    """Random updates of LoRA (two directions) and of DoRA (three of equal size): no mean of the two."""
+    lora, dora = (run(method, 1, {1.0: (0.1, (2, 2, 2))}) for method in ("sft", "dora"))
+    drawn = run("sft", 1, {1.0: (0.1, (2, 2, 2))}, "random")
+    wide = run("dora", 1, {1.0: (0.1, (3, 3, 3))}, "random")
+    wide = wide.with_columns(singular_values=pl.lit([0.57] * 3, pl.List(pl.Float64)))
+    figure = figure_spectrum(measured(lora, dora, drawn, wide))
+    grey = [trace for trace in figure.data if trace.mode == "lines+markers" and trace.line.color == COLOURS["base"]]
+    assert sorted([round(y, 2) for y in trace.y if y] for trace in grey) == [[0.57] * 3, [0.8, 0.6]]
 
 
 def test_an_update_of_zero_has_no_shape():

@@ -94,6 +94,7 @@ def reduction(folder: Path) -> dict:
         "runs": sorted(folder.glob("runs/*/*/run.json")),
         "table": folder / "spectrum.parquet",
         "resamples": 50,
+        "compared": ["sft", "dpo"],
     }
 
 

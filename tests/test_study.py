@@ -190,6 +190,33 @@ def test_a_method_changes_only_the_keys_of_the_adapter_that_it_sets():
 
 
 @pytest.mark.parametrize(
+    ("own", "options"),
+    [
+        ({"r": 32}, {"init_lora_weights": "gaussian", "use_dora": True}),
+        ({"options": {"use_dora": None}}, {"init_lora_weights": "gaussian"}),
+        ({"kind": "lora", "options": {"use_dora": False}}, {"init_lora_weights": "gaussian", "use_dora": False}),
+        ({"kind": "dora"}, {}),
+        ({"kind": "full"}, {}),
+        ({"kind": "ia3"}, {}),
+        ({"kind": "prompt", "options": {"prompt_tuning_init": "RANDOM"}}, {"prompt_tuning_init": "RANDOM"}),
+    ],
+)
+def test_options_are_those_of_their_kind_and_can_be_taken_back(own, options):
+    """A study's options of LoRA's class reach its LoRA methods, whatever else those change, and no other kind."""
+    shared = {"options": {"init_lora_weights": "gaussian", "use_dora": True}}
+    study = load_study(STUDY | {"adapter": shared, "methods": {"sft": {"kind": "sft", "adapter": own}}})
+    assert study.methods["sft"].adapter.options == options
+    warned_of = any("methods.sft.adapter.options" in line for line in warnings_of(study))
+    assert warned_of == (options != shared["options"])
+
+
+def test_a_reward_model_of_another_kind_has_options_of_its_own():
+    shared = {"kind": "ia3", "options": {"fan_in_fan_out": False}}
+    changed = {"adapter": shared, "reward_model": {"adapter": {"kind": "lora", "r": 8}}}
+    assert load_study(STUDY | changed).reward_model.adapter == Adapter(kind="lora", r=8)
+
+
+@pytest.mark.parametrize(
     ("shared", "own", "alpha", "warns"),
     [
         ({"r": 8}, {"r": 32}, None, False),

@@ -130,14 +130,15 @@ def test_equal_gaps_are_not_decided(found):
 
 
 def test_relations_have_one_point_a_run(found):
-    """KL away is twice KL at home: ρ = 1; three methods have six orders, so nothing is decided."""
+    """KL away is twice KL at home: ρ = 1; three methods have six orders, so nothing is decided, and there is no p."""
     both = {row["versus"]: row for row in of(found, PREDICTS, "correlation")}
     assert both["forward_kl, forward_kl_out_of_domain"]["value"] == pytest.approx(1)
     assert both["forward_kl, forward_kl_out_of_domain"]["n"] == 6
     said = {row["versus"]: row for row in of(found, PREDICTS, "p_holm")}
-    assert said["forward_kl, forward_kl_out_of_domain"]["verdict"] == claims.UNDECIDED
+    away = said["forward_kl, forward_kl_out_of_domain"]
+    assert (away["verdict"], away["value"], away["n"]) == (claims.FEW_METHODS, None, 3)
     (surer,) = of(found, SURER, "p_holm")
-    assert surer["verdict"] == claims.UNDECIDED and of(found, SURER, "correlation")[0]["value"] == pytest.approx(-1)
+    assert surer["verdict"] == claims.FEW_METHODS and of(found, SURER, "correlation")[0]["value"] == pytest.approx(-1)
 
 
 def test_runs_made_of_others_are_in_no_relation():
@@ -171,9 +172,24 @@ def test_the_figure_shows_every_run_and_every_claim(found):
     assert [line.question for line in lines if line.question] == [BETTER, GAP, FEWER, PREDICTS, SURER, LEANS]
     assert lines[0].compared == "GRPO against DPO"
     assert [line.compared for line in lines if line.question == SURER] == [""]
-    assert lines[0].numbers.startswith("seed 1: +0.06 [0.04, 0.08]; seed 2: +0.08")
+    assert lines[0].numbers.startswith("seed 1: +0.06 [0.04, 0.08]; seed 2: +0.08") and lines[0].seeds == "agree (2)"
+    (related,) = [line for line in lines if line.question == SURER]
+    assert related.numbers.startswith("ρ of 6 runs, 3 methods: -1") and (related.seeds, related.p) == ("", "")
     figure = figure_summary(found, ["a note"])
     assert sum(len(trace.x) for trace in figure.data if trace.type == "scatter" and trace.xaxis == "x") == 6
+
+
+def test_the_table_has_room_for_every_line_of_text(found):
+    """At least 15 px a line of text and 13 around it, in plotly's domain of the table; names that wrap take more."""
+    long = found.with_columns(pl.col("method", "versus").replace({"dpo": "dpo-with-the-pairs-of-the-judge"}))
+    heights = []
+    for frame in (found, long):
+        figure = figure_summary(frame)
+        (drawn,) = [trace for trace in figure.data if trace.type == "table"]
+        layout = figure.layout
+        heights.append((layout.height - layout.margin.t - layout.margin.b) * (drawn.domain.y[1] - drawn.domain.y[0]))
+        assert heights[-1] > 28 * (len(claims_table(frame)) + 1)
+    assert heights[1] > heights[0] + 15
 
 
 def test_the_reduction_never_imports_torch():

@@ -77,11 +77,14 @@ def logit(p: Tensor) -> Tensor:
 
 
 def test_every_equation_has_a_test() -> None:
-    """The document's tags are 1 … n, and each stands in the docstring of a test here."""
-    tags = [int(tag) for tag in re.findall(r"\\tag\{(\d+)\}", DOC.read_text())]
-    assert tags == list(range(1, len(tags) + 1))
+    """The document's tags are 1 … n, 6a after 6, and each stands in the docstring of a test here."""
+    tags = re.findall(r"\\tag\{(.*?)\}", DOC.read_text())
+    plain = [tag for tag in tags if tag.isdigit()]
+    assert plain == [str(n + 1) for n in range(len(plain))]
+    lettered = [(before, tag) for before, tag in itertools.pairwise(tags) if not tag.isdigit()]
+    assert lettered == [("6", "6a")]
     docstrings = [f.__doc__ or "" for name, f in globals().items() if name.startswith("test_")]
-    tested = {int(number) for text in docstrings for number in re.findall(r"Equation (\d+):", text)}
+    tested = {tag for text in docstrings for tag in re.findall(r"Equation (\w+):", text)}
     assert tested == set(tags)
 
 
@@ -402,3 +405,69 @@ def test_reward_of_two_parts(toy: Toy) -> None:
     left = toy.mean(((reward - mean) / spread)[:, None] * toy.scores())
     close(left, (0.9 * toy.grad(toy.p()) + 0.1 * toy.grad((pi * form).sum())) / spread)
     assert torch.cosine_similarity(left, toy.grad(toy.p()), dim=0) < 0.99999
+
+
+# The numbers in the document's text.
+TABLE = {
+    "SFT on the label": objectives.sft,
+    "SFT on all correct": objectives.reinforce,
+    "Dr. GRPO": lambda p: objectives.dr_grpo(p, 8),
+    "GRPO, $G=8$": lambda p: objectives.grpo(p, 8),
+    "GRPO, $G=5$": lambda p: objectives.grpo(p, 5),
+    "GRPO, large": objectives.grpo,
+    "DPO on": lambda p: objectives.dpo(p, p, 0.1),
+    "entropy minimisation": objectives.em_decision,
+}
+
+
+@pytest.mark.parametrize("method", TABLE)
+def test_the_table_s_numbers(method: str) -> None:
+    """Columns p = .1, .5, .9 of the table are the weights of `objectives`, to the digits that are written."""
+    (line,) = (line for line in DOC.read_text().splitlines() if line.startswith(f"| {method}"))
+    written = [cell.strip().replace("−", "-") for cell in line.split("|")[-4:-1]]
+    for number, p in zip(written, (0.1, 0.5, 0.9), strict=True):
+        digits = len(number.partition(".")[2])
+        assert float(number) == pytest.approx(TABLE[method](np.array(p)), abs=0.5 * 10**-digits + 1e-12)
+
+
+def said(pattern: str) -> list[str]:
+    """The numbers that `pattern` finds in the document, whose lines may break anywhere."""
+    (found,) = re.finditer(pattern, re.sub(r"\s+", " ", DOC.read_text()))
+    return list(found.groups())
+
+
+def test_the_guard_s_share() -> None:
+    """One right answer among G: s = √(G/(G−1)·(G−1)/G²) = 1/√G, the smallest; 1e-4·√64 = .08 %, 1e-4·√101 > .1 %."""
+    size, percent = map(float, said(r"up to \$G=(\d+)\$ it takes off less than ([\d.]+) %"))
+    rewards = np.eye(int(size))[0]
+    taken = 1 - rewards.std(ddof=1) / (rewards.std(ddof=1) + objectives.EPSILON)
+    assert percent / 200 < taken < percent / 100
+    assert taken == pytest.approx(8e-4, rel=1e-3)
+
+
+def test_grpo_s_other_numbers() -> None:
+    """The population's standard deviation is √((G−1)/G) of the sample's.
+
+    2.1755·√(8/7) = 2.3257, 1.7016·√(5/4) = 1.9025.
+    """
+    sample = said(r"At \$p=\.9\$ it is ([\d.]+) for \$G=8\$ and ([\d.]+) for \$G=5\$")
+    population = said(r"divisor \$G\$, it would be ([\d.]+) and ([\d.]+)\.\)")
+    for one, other, size in zip(sample, population, (8, 5), strict=True):
+        weight = float(objectives.grpo(0.9, size))
+        assert float(one) == round(weight, 2) and float(other) == round(weight * math.sqrt(size / (size - 1)), 2)
+
+
+def test_the_numbers_of_paired_prompts() -> None:
+    """Of 6a at K = 8, as in its own test by hand."""
+    numbers = said(r"for \$K=8\$ is ([\d.]+) at \$p=\.1\$, ([\d.]+) at \$p=\.5\$ and ([\d.]+) at \$p=\.9\$")
+    for number, p in zip(numbers, (0.1, 0.5, 0.9), strict=True):
+        assert float(number) == round((1 - p**7) / (1 - p**8 - (1 - p) ** 8), 2)
+
+
+def test_the_standard_error_of_a_share() -> None:
+    """√(p(1−p)/K) is largest at ½: 1/(2√K); of K = 8 over all 256 outcomes .176777."""
+    assert said(r"standard error of up to \$1/\((\d)\\sqrt (\w)\)\$") == ["2", "K"]
+    for k in (3, 8):
+        shares = [np.mean(drawn) for drawn in itertools.product((0, 1), repeat=k)]
+        assert np.std(shares) == pytest.approx(1 / (2 * math.sqrt(k)))
+        assert all(math.sqrt(p * (1 - p) / k) < 1 / (2 * math.sqrt(k)) for p in (0.1, 0.4, 0.7))

@@ -10,6 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
+SETTINGS = (Path("/etc/slurm/slurm.conf"), Path("/etc/slurm/gres.conf"))
 DAEMONS = ("munged", "slurmctld", "slurmd")
 FLAGS = [
     "--slurm-no-account",
@@ -40,7 +41,8 @@ SlurmctldLogFile={state}/slurmctld.log
 SlurmdLogFile={state}/slurmd.log
 GresTypes=gpu
 NodeName={host} CPUs={cpus} RealMemory={memory} Gres=gpu:2 State=UNKNOWN
-PartitionName=gpu Nodes={host} Default=YES MaxTime=INFINITE State=UP
+PartitionName=cpu Nodes={host} Default=YES MaxTime=INFINITE State=UP
+PartitionName=gpu Nodes={host} MaxTime=INFINITE State=UP
 """
 
 
@@ -56,9 +58,9 @@ def start(state: Path) -> list[subprocess.Popen]:
         (state / folder).mkdir(parents=True, exist_ok=True)
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20 - 512
     settings = CONFIG.format(host=host, state=state, cpus=os.cpu_count(), memory=memory)
-    Path("/etc/slurm").mkdir(exist_ok=True)
-    Path("/etc/slurm/slurm.conf").write_text(settings)
-    Path("/etc/slurm/gres.conf").write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
+    SETTINGS[0].parent.mkdir(exist_ok=True)
+    SETTINGS[0].write_text(settings)
+    SETTINGS[1].write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
     _start_munge()
     daemons = [subprocess.Popen([shutil.which(name), "-D"], stderr=subprocess.DEVNULL) for name in DAEMONS[1:]]
     _wait(lambda: "idle" in _output("sinfo", "--noheader", "--format=%T"))
@@ -66,11 +68,13 @@ def start(state: Path) -> list[subprocess.Popen]:
 
 
 def stop(daemons: list[subprocess.Popen]) -> None:
-    """End the daemons."""
+    """End the daemons and take their configuration away: with one and no daemon, each `snakemake` waits for 9 s."""
     for daemon in daemons:
         daemon.terminate()
     for daemon in daemons:
         daemon.wait(30)
+    for settings in SETTINGS:
+        settings.unlink()
 
 
 def _start_munge() -> None:

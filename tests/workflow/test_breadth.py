@@ -38,6 +38,12 @@ def table(folder, name):
     return pl.read_parquet(folder / ROOT / f"analyses/{name}.parquet")
 
 
+def responses_kl(folder):
+    """Exact KL of whole responses, a row a run, milestone, reference, split and probe."""
+    found = table(folder, "kl").filter(statistic="per_response", estimator="exact", span="all")
+    return found.filter(pl.col("value").is_not_null() & pl.col("versus").is_null())
+
+
 def record(folder, method):
     return json.loads((folder / ROOT / f"runs/{method}/seed1/run.json").read_text())
 
@@ -62,9 +68,16 @@ def test_nothing_is_left_to_do(breadth):
 
 def test_runs_begin_where_they_say(breadth):
     assert [record(breadth, name)["starts_at"] for name in ("sft", "sft-dpo", "dpo-judge")] == ["base", "sft", "own"]
-    started = table(breadth, "kl").filter((pl.col("fraction") == 0) & pl.col("method").is_in(["sft-dpo", "dpo-judge"]))
-    moved = started.filter((pl.col("statistic") == "per_response") & (pl.col("estimator") == "exact"))
-    assert set(moved["method"]) == {"sft-dpo", "dpo-judge"} and (moved["value"].drop_nulls() > -1e-5).all()
+    # Away from the base, each response by itself: KL of whole responses, not of their spans or against another run.
+    kl = responses_kl(breadth)
+    started = kl.filter((pl.col("fraction") == 0) & pl.col("method").is_in(["sft-dpo", "dpo-judge"]))
+    assert set(started["method"]) == {"sft-dpo", "dpo-judge"} and (started["value"] > 5e-5).all()
+    # The chained run where its parent ended, read by the base's own responses.
+    keys, ahead = ["dataset", "split"], kl.filter(direction="forward", reference="base")
+    first, last = (ahead.filter(method=name, fraction=at) for name, at in (("sft-dpo", 0.0), ("sft", 1.0)))
+    both = first.join(last, on=keys, validate="1:1")
+    assert len(both) == len(first) == len(last) == 3
+    assert both["value"].to_list() == pytest.approx(both["value_right"].to_list(), rel=1e-4)
 
 
 def test_a_chained_run_is_measured_against_base_and_parent(breadth):
@@ -100,12 +113,18 @@ def test_the_reward_model_graded_and_the_judge_chose(breadth):
 
 
 def test_the_path_of_merges_ends_at_the_runs(breadth):
-    """At t = 0 and 1 nothing is off the line between the ends."""
+    """At t = 0 and 1 it is the two runs, as the analyses of the runs themselves measure them on the same memes."""
     found = table(breadth, "merge_path")
     assert set(found["way"]) == {"linear", "slerp"} and found["t"].n_unique() == 11
-    off_line = pl.col("statistic").cast(pl.String).str.ends_with("off_line")
-    ends = found.filter(pl.col("t").is_in([0.0, 1.0]) & off_line)
-    assert (ends["value"].drop_nulls().abs() < 1e-6).all()
+    val = {"fraction": 1.0, "split": "val", "reference": "base"}
+    kl = responses_kl(breadth).filter(**val, direction="forward")
+    accuracy = table(breadth, "accuracy").filter(**val, statistic="probe_accuracy", probe_kind="base_sample")
+    for name, runs in (("kl_forward", kl), ("accuracy", accuracy)):
+        ends = [runs.filter(method=method)["value"].item() for method in ("sft", "sft-dpo")]
+        for t, end in enumerate(ends):
+            there = found.filter(statistic=name, t=float(t))
+            assert there["value"].to_list() == pytest.approx([end, end], rel=1e-3), (name, t)
+    assert kl.filter(method="sft-dpo")["value"].item() > 1.5 * kl.filter(method="sft")["value"].item()
 
 
 def test_an_exported_run_is_checked_and_described(breadth):

@@ -1,9 +1,12 @@
 """Accuracy of sampled answers and of the decision, with intervals and paired tests.
 
 1. A statistic is the mean over a prompt's K responses, then over prompts. An invalid answer is wrong.
-2. F1 (hateful), and macro-F1 over both classes, are those of a single response: true and false positives are
-   expectations over the K responses. An invalid answer is a miss of its label's class and a claim of neither.
-3. AUROC ranks prompts by the mean p_hateful over K; `auroc_unforced` leaves out responses without an answer block.
+2. F1 (hateful), and macro-F1 over both classes, are those of a single response's parsed answer: true and false
+   positives are expectations over the K responses. An invalid answer is a miss of its label's class and a claim of
+   neither.
+3. From P(Yes), not from the answers: AUROC ranks prompts by the mean p_hateful over K, and `decision_f1` is F1
+   (hateful) of one decision a prompt, whether that mean is at least ½. A response without an answer block counts, by
+   its forced header; `auroc_unforced` leaves it out.
 4. Policies do not answer train memes themselves, so their train-val gap is that of the decision after the base's
    rationales, which `responses` hold for train, val and out of domain: `probe_accuracy` is the share of base
    responses after whose text P(Yes | Yes or No) lies on the label's side of ½, `probe_auroc` ranks its mean.
@@ -24,6 +27,8 @@ from memedynamics.stats import ratio
 
 COLUMNS = ["present", "right", "valid", "format_ok", "cut", "forced", "length", "vote_right"]
 COLUMNS += ["tp", "fp", "fn", "tp_benign", "fp_benign", "fn_benign", "p", "p_own", "unforced"]
+DECIDED = ["decided_tp", "decided_fp", "decided_fn"]
+COLUMNS += DECIDED
 PROBE_COLUMNS = ["present", "right", "p"]
 
 STATISTICS: curves.Statistics = {
@@ -35,13 +40,14 @@ STATISTICS: curves.Statistics = {
         "1",
         lambda s: (stats.f1(s["tp"], s["fp"], s["fn"]) + stats.f1(s["tp_benign"], s["fp_benign"], s["fn_benign"])) / 2,
     ),
+    "decision_f1": ("1", lambda s: stats.f1(*(s[name] for name in DECIDED))),
     "invalid_share": ("1", lambda s: ratio(s["present"] - s["valid"], s["present"])),
     "format_share": ("1", lambda s: ratio(s["format_ok"], s["present"])),
     "cut_share": ("1", lambda s: ratio(s["cut"], s["present"])),
     "forced_share": ("1", lambda s: ratio(s["forced"], s["present"])),
     "length": ("token", lambda s: ratio(s["length"], s["present"])),
 }
-COMPARED = ("accuracy", "f1", "macro_f1", "auroc", "format_share")
+COMPARED = ("accuracy", "f1", "macro_f1", "decision_f1", "auroc", "format_share")
 PROBE_STATISTICS: curves.Statistics = {"probe_accuracy": ("1", lambda s: ratio(s["right"], s["present"]))}
 
 
@@ -57,7 +63,9 @@ def per_prompt(samples: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
         right=pl.col("correct"), valid=yes | no, cut=pl.col("finish_reason") == "length",
         p=pl.col("p_hateful"), unforced=~pl.col("forced"), yes=yes, no=no,
     )  # fmt: skip
-    means = [pl.col(c).cast(pl.Float64).mean() for c in COLUMNS if c not in ("present", "vote_right", "p_own")]
+    later = ("present", "vote_right", "p_own", *DECIDED)
+    means = [pl.col(c).cast(pl.Float64).mean() for c in COLUMNS if c not in later]
+    decided = pl.col("p") >= 0.5
     return (
         counted.group_by(*CURVE, *MEME, "label")
         .agg(
@@ -68,6 +76,9 @@ def per_prompt(samples: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
         .with_columns(
             present=pl.lit(1.0),
             vote_right=((_vote() == pl.col("label")) & (pl.col("valid") > 0)).cast(pl.Float64),
+            decided_tp=(decided & (pl.col("label") == 1)).cast(pl.Float64),
+            decided_fp=(decided & (pl.col("label") == 0)).cast(pl.Float64),
+            decided_fn=(~decided & (pl.col("label") == 1)).cast(pl.Float64),
         )
     )
 

@@ -36,7 +36,7 @@ from memedynamics.decision_gradients import (
 from memedynamics.forcing import Text
 from memedynamics.images import open_image
 from memedynamics.milestones import label
-from memedynamics.moments import Gradients, States, join, strength
+from memedynamics.moments import Gradients, States, join, strength, without_each
 from memedynamics.probed_memes import Meme
 from memedynamics.prompts import Prompt
 
@@ -95,7 +95,7 @@ class Extractor:
                     pictures.enter_context(vlm.remembered_pictures(model))
                     seen.add(model)
                 question = _moved(layout.question, model)
-                gradients = Gradients()
+                gradients = Gradients([meme.group for meme in memes])
                 answered = answer(model, question, self._first_tokens, gradients if signal else None)
                 effects = self._occlude(model, question, layout) if checked and fraction == fractions[-1] else {}
                 states[fraction] = gradients.moments
@@ -169,11 +169,15 @@ def _rows(
 
 
 def _signal(states: States) -> pl.DataFrame:
-    rows = [
-        {"fraction": fraction, "module": name, "n": found.n, **strength(found)._asdict()}
-        for fraction, layers in states.items()
-        for name, found in layers.items()
-    ]
+    rows = []
+    for fraction, layers in states.items():
+        for (name, group), found in layers.items():
+            if group is None:
+                left = without_each(layers, name)
+                row = {"fraction": fraction, "module": name, "n": found.n, **strength(found)._asdict()}
+                row["snr_without"] = [one.mean_sq / one.var for one in left] or None
+                rows.append(row | {"gsnr_without": [one.ratio for one in left] or None})
     schema = {"fraction": pl.Float64, "module": pl.String, "n": pl.Int64, "parameters": pl.Int64, "varying": pl.Int64}
+    schema |= dict.fromkeys(("snr_without", "gsnr_without"), pl.List(pl.Float64))
     schema |= {name: pl.Float64 for name in ("mean_sq", "var", "ratio")}
     return pl.DataFrame(rows, schema=schema).with_columns(pl.col("ratio").fill_nan(None))

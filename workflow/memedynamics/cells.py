@@ -6,8 +6,10 @@ from typing import NamedTuple
 import polars as pl
 
 from memedynamics.gather import BASE
+from memedynamics.perturbations import BLANK, CLEAN, NOISE
 
 END = {"value": None, "ci_low": None, "ci_high": None}
+COLUMNS = ["method", "seed", "fraction", "dataset", "split", *END, "n", "unit", "missing"]
 Tables = Mapping[str, pl.DataFrame]
 
 
@@ -25,6 +27,7 @@ _MOVED = {"probe_kind": "base_sample", "direction": "forward", "estimator": "exa
 _UPDATE = {"update": "trained", "kind": "all", "layer": None, "index": None}
 LOOK = {"policy": "trained", "perturbation": "clean", "layer": None, "head": "mean", "cell": None, "after": None}
 _SURE = {**_OWN, "estimator": "exact", "invalid": "forced", "span": None, "coverage": None}
+_RANKED = {**_OWN, "estimator": None, "invalid": None, "span": None, "coverage": None}
 _PICTURE = {"group": "image", "module": None, "label": "all"}
 
 TABLE: dict[str, Cell] = {
@@ -39,25 +42,28 @@ TABLE: dict[str, Cell] = {
     "image_attention": Cell("attention", "image_share", "test", {**LOOK, "versus": None}),
     "image_attention_shift": Cell("attention", "image_share_difference", "test", {**LOOK, "versus": BASE}),
     "decision_entropy": Cell("entropy", "entropy", "val", {**_SURE, "versus": None}),
+    "auroc_error": Cell("entropy", "auroc_error", "val", {**_RANKED, "versus": None}),
+    "milestone_correlation": Cell("entropy", "milestone_correlation", "val", {**_SURE, "versus": None}),
     "train_val_gap": Cell("accuracy", "probe_accuracy_gap", "train-val", {"versus": None}),
     "overfit_index": Cell("sharpe", "occlusion_overfit_index", "train-val", {**_PICTURE, "versus": None}),
 }
+# Two runs at the highest accuracy that both reach: such entropies belong to pairs, a run has none of its own.
+MATCHED = Cell("entropy", "matched_entropy", "val", {**_SURE, "versus": None})
 # Without the picture, and under the strongest noise: what that does to the policy's own greedy answers.
-BLANK = "blank"
 
 
-def perturbed(perturbation: str, statistic: str = "accuracy_change") -> Cell:
-    """The cell of `statistic` of redrawn answers under `perturbation`."""
-    keys = {**LOOK, "perturbation": perturbation, "head": None, "after": "redrawn", "versus": None}
+def perturbed(perturbation: str, statistic: str = "accuracy_change", after: str = "redrawn") -> Cell:
+    """The cell of `statistic` under `perturbation`, of decisions `after` which text."""
+    keys = {**LOOK, "perturbation": perturbation, "head": None, "after": after, "versus": None}
     return Cell("attention", statistic, "test", keys)
 
 
-def strongest_noise(tables: Tables) -> str | None:
-    """The name of the strongest noise that `attention` perturbed with."""
+def noises(tables: Tables) -> list[str]:
+    """The names of the noises that `attention` perturbed with, weakest first."""
     attention = tables.get("attention")
     names = [] if attention is None else attention["perturbation"].drop_nulls().unique().to_list()
-    levels = [int(name.removeprefix("noise_")) for name in names if name.startswith("noise_")]
-    return f"noise_{max(levels)}" if levels else None
+    levels = sorted(int(name.removeprefix(NOISE)) for name in names if name.startswith(NOISE))
+    return [f"{NOISE}{level}" for level in levels]
 
 
 def pick(tables: Tables, cell: Cell, in_domain: str) -> pl.DataFrame:
@@ -75,12 +81,24 @@ def pick(tables: Tables, cell: Cell, in_domain: str) -> pl.DataFrame:
 
 def table_rows(tables: Tables, in_domain: str) -> list[dict]:
     """A row a number and run, with the reason where a run has none: TABLE, and the picture gone or under noise."""
-    columns = ["method", "seed", "fraction", "dataset", "split", *END, "n", "unit", "missing"]
     rows = []
-    noise = strongest_noise(tables)
     cells = TABLE | {"blank_accuracy_change": perturbed(BLANK)}
-    cells |= {"noise_accuracy_change": perturbed(noise)} if noise else {}
+    for noise in noises(tables)[-1:]:
+        cells |= {"noise_accuracy": perturbed(noise, "decision_accuracy"), "noise_accuracy_change": perturbed(noise)}
     for name, cell in cells.items():
-        found = pick(tables, cell, in_domain).filter(pl.col("method") != BASE)
-        rows += [{"statistic": name, **row} for row in found.select(columns).to_dicts()] if len(found) else []
+        rows += _of_runs(tables, cell, in_domain, {"statistic": name})
     return rows
+
+
+def noise_rows(tables: Tables, in_domain: str) -> list[dict]:
+    """Accuracy of the decision at every level of noise, `measure`, after the forced header, which alone has all."""
+    own = {"statistic": "noise_accuracy_after_header"}
+    cells = {name: perturbed(name, "decision_accuracy", "header") for name in (CLEAN, *noises(tables))}
+    return [row for name, cell in cells.items() for row in _of_runs(tables, cell, in_domain, {**own, "measure": name})]
+
+
+def _of_runs(tables: Tables, cell: Cell, in_domain: str, own: dict) -> list[dict]:
+    found = pick(tables, cell, in_domain)
+    if found.is_empty():
+        return []
+    return [{**own, **row} for row in found.filter(pl.col("method") != BASE).select(COLUMNS).to_dicts()]

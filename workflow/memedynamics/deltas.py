@@ -42,7 +42,7 @@ class FullMilestone:
         return self.weights(module).float() - weight.float()
 
     def rank(self, module: str) -> int | None:
-        """No adapter: no rank."""
+        """No adapter: no bound but the module's own size."""
         return None
 
     def rows(self, module: str) -> torch.Tensor | None:
@@ -72,19 +72,22 @@ class AdapterMilestone:
     def update(self, module: str, weight: torch.Tensor) -> Update:
         """ΔW of `module`, whose base weight is `weight` (out, in): factors of a plain LoRA, else the merged change."""
         tensors = self._tensors(module)
-        if self.config.get("use_dora") or set(tensors) != {"lora_A.weight", "lora_B.weight"}:
+        if not self._has_factors(module):
             return _merged(self.folder, module, weight, tensors)
         left, right = tensors["lora_B.weight"].double(), tensors["lora_A.weight"].double()
         return Factors(left * self._scaling(module, right.shape[0]), right)
 
     def rank(self, module: str) -> int | None:
-        """The adapter's rank r in `module`; None where it is no LoRA."""
-        rows = self.rows(module)
-        return None if rows is None else rows.shape[0]
+        """The r that bounds the rank of ΔW in `module`; None where nothing does: DoRA, say, rescales all of W0."""
+        return self.rows(module).shape[0] if self._has_factors(module) else None
 
     def rows(self, module: str) -> torch.Tensor | None:
         """The factor A (r, in) of `module`; None where the adapter has none."""
         return self._tensors(module, "lora_A.weight").get("lora_A.weight")
+
+    def _has_factors(self, module: str) -> bool:
+        held = {key.removeprefix(f"{PREFIX}{module}.") for key in self._of(module)}
+        return held == {"lora_A.weight", "lora_B.weight"} and not self.config.get("use_dora")
 
     def _of(self, module: str) -> list[str]:
         start = f"{PREFIX}{module}."
@@ -113,18 +116,19 @@ def open_milestone(folder: Path, kind: str) -> Milestone | None:
 
 
 def random_like(update: Update, start: torch.Tensor | None, seed: int) -> Update:
-    """A random update of the same Frobenius norm: Gaussian B over the initial A `start` (r, in), else all Gaussian.
+    """A random update of the same Frobenius norm and largest rank.
 
-    Equal `seed`, equal numbers on any machine.
+    Of factors: Gaussian B over the initial A `start` (r, in), where that is unknown over a Gaussian one. Of a matrix,
+    as DoRA's: all Gaussian. Equal `seed`, equal numbers on any machine.
     """
     generator = torch.Generator().manual_seed(seed)
-    out, into = (update.left.shape[0], update.right.shape[1]) if isinstance(update, Factors) else (*update.shape,)
     size = norm(update)
-    if start is None:
-        drawn = torch.randn(out, into, generator=generator).to(device())
+    if isinstance(update, torch.Tensor):
+        drawn = torch.randn(update.shape, generator=generator).to(device())
         return drawn * (size / norm(drawn))
-    drawn = Factors(torch.randn(out, len(start), generator=generator, dtype=torch.float64).to(device()), start.double())
-    return Factors(drawn.left * (size / norm(drawn)), drawn.right)
+    left, right = (torch.randn(side.shape, generator=generator, dtype=torch.float64).to(device()) for side in update)
+    right = right if start is None else start.double()
+    return Factors(left * (size / norm(Factors(left, right))), right)
 
 
 def norm(update: Update) -> float:

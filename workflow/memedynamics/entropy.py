@@ -11,7 +11,9 @@
    is equal for all (headline); dropped: left out, so that the prompt rests on fewer than K; third: an outcome of its
    own, with certainty for the sampled answer and for a forced header, with what P(Yes) + P(No) leaves over otherwise.
 4. `information_label` is I(ŷ; label) over prompts, `information_base` I(ŷ_π; ŷ_π0) of two answers to the same prompt,
-   drawn apart. Both are biased up, resamples doubly: `…_null` is mean and 95 % range with the prompts shuffled.
+   drawn apart. The plug-in, `…_plug_in`, is biased up and has no interval, since resamples are biased doubly;
+   `…_null` is mean and 95 % range of what it shows with the prompts shuffled. The value is the plug-in less that mean,
+   at least 0, and its interval starts at 0 where shuffled prompts show as much: see `information`.
 5. Do more accurate policies have lower entropy? Across prompts: `auroc_error`, AUROC of H(mean_i q_i) for a wrong
    decision. Across milestones: `milestone_correlation` (Spearman) and `entropy_slope` of entropy on accuracy over a
    run's path, on the memes that every policy answered at every milestone (`path_entropy`, `path_accuracy`). At
@@ -26,8 +28,7 @@
 8. The base's samples are used on the splits that policies answered. n counts the prompts asked, whichever are
    dropped.
 
-Published for Qwen2.5-VL-7B on Hateful Memes, conditional decision entropy / F1 in %: zero-shot .33/65.9, SFT .33/74.5,
-DPO .32/73.6, GRPO .26/74.5.
+Published numbers to compare with stand in the figure's note.
 """
 
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ from memedynamics.answer_entropy import COLUMNS, MEASURES, SHARES, TERMS
 from memedynamics.calibration import BoundedEce, bounded_ece, confidence, difference, risk_coverage, wrong
 from memedynamics.entropy_paths import path_rows, run_row
 from memedynamics.gather import BASE, finish
-from memedynamics.information import binary, entropy, mutual_information, permuted_information
+from memedynamics.information import binary, bounded_information, entropy
 from memedynamics.relations import comparisons
 from memedynamics.stats import ratio
 from memedynamics.token_entropy import token_rows
@@ -194,23 +195,24 @@ def _by_mask(present: np.ndarray, asked: np.ndarray, found: Sequence[int]) -> li
 def _information_rows(
     keys: list[dict], name: str, a: np.ndarray, b: np.ndarray, drawn: tuple[np.ndarray, np.ndarray]
 ) -> list[dict]:
-    joint = a[..., :, None] * b[:, None, None, :]
-    value, replicates = mutual_information(joint.sum(0)), mutual_information(stats.resampled_sums(joint, *drawn))
-    low, high = stats.interval(replicates)
-    numbers = zip(value.tolist(), low.tolist(), high.tolist(), strict=True)
-    rows = [
-        {**key, "statistic": name, "value": v, "ci_low": lo, "ci_high": hi, "n": len(a), "unit": "nat"}
-        for key, (v, lo, hi) in zip(keys, numbers, strict=True)
-    ]
-    null = permuted_information(a, b, len(drawn[1]), name)
-    return rows + _null_rows(keys, f"{name}_null", null, [len(a)] * len(keys), "nat")
+    found = bounded_information(a, b, *drawn, name)
+    sizes = [len(a)] * len(keys)
+    plain = (found.plug_in, *np.full((2, len(keys)), np.nan))
+    rows = _interval_rows(keys, name, *found[:3], sizes, "nat")
+    rows += _interval_rows(keys, f"{name}_plug_in", *plain, sizes, "nat")
+    return rows + _null_rows(keys, f"{name}_null", found.null, sizes, "nat")
 
 
 def _null_rows(keys: list[dict], name: str, null: np.ndarray, sizes: list[int], unit: str) -> list[dict]:
     """Mean and 95 % range of the draws `null` (draws, keys)."""
-    low, high = stats.interval(null)
-    numbers = zip(null.mean(0).tolist(), low.tolist(), high.tolist(), sizes, strict=True)
+    return _interval_rows(keys, name, null.mean(0), *stats.interval(null), sizes, unit)
+
+
+def _interval_rows(
+    keys: list[dict], name: str, value: np.ndarray, low: np.ndarray, high: np.ndarray, sizes: list[int], unit: str
+) -> list[dict]:
+    numbers = zip(keys, value.tolist(), low.tolist(), high.tolist(), sizes, strict=True)
     return [
         {**key, "statistic": name, "value": v, "ci_low": lo, "ci_high": hi, "n": n, "unit": unit}
-        for key, (v, lo, hi, n) in zip(keys, numbers, strict=True)
+        for key, v, lo, hi, n in numbers
     ]

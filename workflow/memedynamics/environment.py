@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import sys
 from importlib import metadata
@@ -12,11 +13,17 @@ from memedynamics import lease
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "polars", "pyarrow")
 
 
-def expose(library: Path) -> None:
+# What in a study file needs bitsandbytes: QLoRA, and optimisers named adamw_bnb_8bit, paged_adamw_32bit, …
+BITSANDBYTES = re.compile("qlora|8bit|paged")
+
+
+def expose(library: Path, study: str) -> None:
     """Let the jobs started from this process find `library`, the user's own modules and this interpreter.
 
-    They run with the hub switched off, and nothing phones home; `prefetch` alone lifts that for itself.
+    They run with the hub switched off, and nothing phones home; `prefetch` alone lifts that for itself. `study` is the
+    study file's content: where nothing in it needs bitsandbytes, jobs do not import it.
     """
+    os.environ["MEMEDYNAMICS_BITSANDBYTES"] = "yes" if BITSANDBYTES.search(study) else "no"
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(library), os.getcwd()])
     if "slurm-jobstep" in sys.argv:  # Snakemake's own argument for a job that its Slurm executor submitted

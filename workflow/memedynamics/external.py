@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
-from memedynamics import checkpoints, sources
+from memedynamics import checkpoints, sources, trained_on
 from memedynamics.adapter_files import ADAPTER, WHERE
 from memedynamics.errors import InputError
 
@@ -39,6 +39,7 @@ def check_adapter(folder: Path, base: Path) -> None:
     """Raise InputError unless the LoRA adapter in `folder` fits the text decoder of `base`, and touches only it."""
     config = _read(folder / WHERE)
     _same_source(folder, config.get("base_model_name_or_path"), _read(base / "base.json")["source"])
+    trained_on.check(folder, base)
     if config.get("peft_type") != "LORA":
         raise InputError(f"{folder}: is a {config.get('peft_type')} adapter; merge it and give the full weights")
     if str(config.get("init_lora_weights")).startswith(("pissa", "olora", "corda", "loftq")):
@@ -72,7 +73,7 @@ def unwrapped(name: str) -> str:
 
 
 def _same_source(folder: Path, trained_on: str | None, source: str) -> None:
-    # Two hub ids can be told apart; a local folder may hold anything, so there the shapes decide.
+    # Two hub ids can be told apart; a local folder may hold anything: `trained_on` knows some, else the shapes decide.
     if trained_on and sources.is_hub_id(trained_on) and sources.is_hub_id(source) and trained_on != source:
         raise InputError(f"{folder}: was trained on {trained_on}, the study's base model is {source}; use one of both")
 
@@ -102,6 +103,7 @@ def check_full(folder: Path, base: Path) -> None:
     ours, theirs = (_read(path / "config.json").get("model_type") for path in (base, folder))
     if ours != theirs:
         raise InputError(f"{folder}: is a {theirs}, the base model a {ours}: trained on another base")
+    trained_on.check(folder, base)
     expected, found = _tensors(base), _tensors(folder)
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
@@ -133,6 +135,8 @@ def lay_out(folder: Path, base: Path, what: Literal["adapter", "full"], mileston
         start = {name: tensor for name, tensor in weights.items() if ".lora_magnitude" not in name}
         start = {name: torch.zeros_like(tensor) if ".lora_B" in name else tensor for name, tensor in start.items()}
         _write({**config, "use_dora": False}, start, partial / "0")
+    for label in ("0", "1"):
+        trained_on.keep(base, partial / label)
     partial.rename(milestones)
 
 

@@ -13,6 +13,7 @@ NOTE = (
     "Bars: 95 % cluster bootstrap over prompts (equal captions are one cluster), paired across methods; an invalid "
     "answer is wrong. Grey: the base and its interval.<br>c, d: policy minus base on the same prompts. "
     "e: share of decisions P(Yes) ≥ ½ on the label’s side after the base’s rationales; above the base is overfitting."
+    "<br>F1 of the sampled answers and of the decision P(Yes) ≥ ½ are in the table, as f1 and decision_f1."
 )
 LEVEL = 0.05
 

@@ -11,20 +11,22 @@ from memedynamics.entropy_paths import ALL_RUNS
 from memedynamics.gather import BASE
 
 NOTE = (
-    "Bars: 95 % cluster bootstrap over prompts (equal captions are one cluster), paired across methods; for “by "
-    "chance” and “if calibrated” the 95 % range of the<br>"
-    "null. Grey: the base and its interval. Entropy of the answer: H(mean q), q = P(Yes | Yes or No) after each of a "
-    "prompt’s K own rationales, jackknifed over K;<br>"
-    "a response without an answer is decided after a forced header (the table has other treatments). a: a point a "
-    "milestone, the last one large, on the memes that<br>"
-    "all answered at all of them. b: entropy where both first reach the highest accuracy common to both. c–i: end of "
-    "training; all but h: in-domain val. c: the<br>"
-    "second and third add up to the first. d: ten bins of equal mass; the interval of ECE is freed of the bias "
-    "that resampling adds, and reaches 0<br>"
-    "where the model may be calibrated; sure: confidence of at least 0.9. e: decisions in the order of their "
-    "confidence. f: over the vocabulary, on own samples.<br>"
-    "g: from sampled answers. h: ½ says nothing about errors. i: without responses that "
-    "have no answer."
+    "Bars: 95 % cluster bootstrap over prompts (equal captions are one cluster), paired across methods; for “if "
+    "calibrated” the 95 % range of the null. Grey: the base<br>"
+    "and its interval. Entropy of the answer: H(mean q), q = P(Yes | Yes or No) after each of a prompt’s K own "
+    "rationales, jackknifed over K; a response without an<br>"
+    "answer is decided after a forced header (the table has other treatments). a: a point a milestone, the last one "
+    "large, on the memes that all answered at all of them.<br>"
+    "b: entropy where both first reach the highest accuracy common to both. c–i: end of training; all but h: in-domain "
+    "val. c: the second and third add up to the first.<br>"
+    "d: ten bins of equal mass; the interval of ECE is freed of the bias that resampling adds, and reaches 0 where the "
+    "model may be calibrated; sure: confidence of at<br>"
+    "least 0.9. e: decisions in the order of their confidence. f: over the vocabulary, on own samples. g: mutual "
+    "information from sampled answers, less what shuffled<br>"
+    "prompts show; an interval from 0: chance may explain it. h: ½ says nothing about errors. i: without responses "
+    "that have no answer. Published conditional decision<br>"
+    "entropy / F1 (%) of Qwen2.5-VL-7B on Hateful Memes: zero-shot .33 / 65.9, SFT .33 / 74.5, DPO .32 / 73.6, "
+    "GRPO .26 / 74.5: context, not this data."
 )
 PAIRED = 3  # most methods of which b shows every pair
 CROWDED = 8  # more runs than these have an interval at the last point of a line only
@@ -36,8 +38,7 @@ TERMS = [
 ERRORS = [("ece", "ECE"), ("ece_null", "ECE if<br>calibrated"), ("brier", "Brier"),
           ("confident_error_rate", "sure and<br>wrong")]  # fmt: skip
 SPANS = [("rationale", "rationale"), ("answer", "answer"), ("format", "format<br>tags"), ("end", "end<br>token")]
-KNOWN = [("information_label", "label"), ("information_label_null", "label,<br>by chance"),
-         ("information_base", "base’s<br>answer"), ("information_base_null", "base’s, by<br>chance")]  # fmt: skip
+KNOWN = [("information_label", "about the<br>label"), ("information_base", "about the<br>base’s answer")]
 ESTIMATORS = [("exact", "exact"), ("exact_uncorrected", "no jack-<br>knife"), ("plug_in", "plug-in"),
               ("posterior", "posterior")]  # fmt: skip
 
@@ -59,6 +60,7 @@ def figure_entropy(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figure:
     _spans(figure, last)
     sampled = last.filter((pl.col("estimator") == "plug_in") & (pl.col("invalid") == "third"))
     _groups(figure, 3, 1, "g", "What an answer tells", sampled, KNOWN, "nat")
+    figure.update_yaxes(rangemode="tozero", row=3, col=1)
     _places(figure, _last(found))
     _estimators(figure, last)
     return figures.finish(figure, found, "Are more accurate policies surer, and rightly so?", _note(frame), 3, notes)

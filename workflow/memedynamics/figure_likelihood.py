@@ -12,11 +12,13 @@ from memedynamics.gather import BASE
 NOTE = (
     "Pairs are two fixed samples of the base. Change: log π(y) − log π<sub>0</sub>(y), summed over tokens, mean over "
     "prompts; margin: change of chosen − change of rejected.<br>Bars: 95 % cluster bootstrap over prompts (equal "
-    "captions are one cluster). f–i: end of training; all but f: in-domain val.<br>d, f, h: the chosen response fell "
-    "while the margin is above 0. e: the base’s margins are all 0 and count ½. g: per token, since the texts differ in "
-    "length;<br>a policy that squeezes lowers all but the greedy path. i: Spearman between CHES under π<sub>0</sub> "
-    "and the change of the chosen; negative where CHES predicts<br>displacement (Razin et al. 2410.08847, who saw "
-    "Llama-3-8B’s refusals fall from 74.4 % to 33.4 % under DPO: context, not this data)."
+    "captions are one cluster). g–j: end of training; all but g: in-domain val.<br>d, g, i: the chosen response fell "
+    "while the margin is above 0. e: the base’s margins are all 0 and count ½. f: ⟨S<sub>+</sub>, S<sub>−</sub>⟩ "
+    "− ‖S<sub>+</sub>‖² of the policy’s last hidden<br>states less the base’s on the same pair, each sum S divided by "
+    "its tokens; CHES itself is in the table. h: per token, since the texts differ in length; a policy that<br>"
+    "squeezes lowers all but the greedy path. j: Spearman between CHES under π<sub>0</sub> and the change of the "
+    "chosen; negative where CHES predicts displacement (Razin<br>et al. 2410.08847, who saw Llama-3-8B’s refusals fall "
+    "from 74.4 % to 33.4 % under DPO: context, not this data)."
 )
 TEXTS = [
     ("chosen", "chosen"),
@@ -35,7 +37,11 @@ TYPES = [("wrong_answer", "wrong answer"), ("bad_format", "bad format")]
 def figure_likelihood(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figure:
     """The figure of `frame`, a table of the analysis `likelihood`; `notes` on the study close its caption."""
     third = [{"colspan": 4}, None, None, None]
-    specs = [third * 3, third * 3, [{"colspan": 6}, *[None] * 5, *[{"colspan": 3}, None, None] * 2]]
+    specs = [
+        third * 3,
+        [{"colspan": 3}, None, None] * 4,
+        [{"colspan": 6}, *[None] * 5, *[{"colspan": 3}, None, None] * 2],
+    ]
     figure = make_subplots(rows=3, cols=12, specs=specs, vertical_spacing=0.11, horizontal_spacing=0.083)
     own = frame.filter(pl.col("versus").is_null() & pl.col("missing").is_null())
     whole = own.filter(pl.col("pair_type") == "all")
@@ -43,8 +49,11 @@ def figure_likelihood(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figu
     _along(figure, val, 1, 1, "a", "Chosen response", "chosen", "change", "change (nat)", 0.0)
     _along(figure, val, 1, 5, "b", "Rejected response", "rejected", "change", "change (nat)", 0.0)
     _along(figure, val, 1, 9, "c", "Margin of chosen over rejected", "pair", "margin", "margin (nat)", 0.0)
-    _along(figure, val, 2, 1, "d", "Likelihood displacement", "pair", "displaced_share", DISPLACED, 0.0)
-    _along(figure, val, 2, 5, "e", "Implicit-reward accuracy", "pair", "accuracy", "margins above 0 (%)", 50.0)
+    _along(figure, val, 2, 1, "d", "Displaced pairs", "pair", "displaced_share", DISPLACED, 0.0)
+    _along(figure, val, 2, 4, "e", "Implicit-reward accuracy", "pair", "accuracy", "margins above 0 (%)", 50.0)
+    _along(
+        figure, val, 2, 7, "f", "CHES of the policy", "pair", "ches_normalised_change", "change of CHES per token", 0.0
+    )
     _places(figure, last.filter(pl.col("pair_type") == "all"))
     _types(figure, last.filter(pl.col("split") == "val"))
     here = last.filter((pl.col("split") == "val") & (pl.col("pair_type") == "all"))
@@ -73,19 +82,19 @@ def _along(
 
 
 def _places(figure: go.Figure, last: pl.DataFrame) -> None:
-    panels.title(figure, 2, 9, "f", "Displacement by data")
+    panels.title(figure, 2, 10, "g", "Displacement by data")
     rows = _percent(last.filter(pl.col("statistic") == "displaced_share"))
     rows = rows.with_columns(place=pl.concat_str("dataset", "split", separator="/"))
     where = rows.select("dataset", "split", "place").unique()
     home = where.filter(pl.col("split") == "val")["dataset"].to_list()
     found = where.sort(~pl.col("dataset").is_in(home), "dataset", pl.col("split") != "train", "split").rows()
     labels = [(place, split if dataset in home else dataset.replace("_", "<br>", 1)) for dataset, split, place in found]
-    panels.groups(figure, 2, 9, rows, "place", labels, DISPLACED)
-    figure.update_yaxes(rangemode="tozero", row=2, col=9)
+    panels.groups(figure, 2, 10, rows, "place", labels, DISPLACED)
+    figure.update_yaxes(rangemode="tozero", row=2, col=10)
 
 
 def _texts(figure: go.Figure, here: pl.DataFrame) -> None:
-    panels.title(figure, 3, 1, "g", "Where the probability went: change by text")
+    panels.title(figure, 3, 1, "h", "Where the probability went: change by text")
     rows = here.filter(pl.col("statistic") == "change_per_token")
     panels.groups(figure, 3, 1, rows, "text", TEXTS, "change (nat / token)")
     figure.update_xaxes(tickfont={"size": 10}, tickangle=0, row=3, col=1)
@@ -93,14 +102,14 @@ def _texts(figure: go.Figure, here: pl.DataFrame) -> None:
 
 
 def _types(figure: go.Figure, val: pl.DataFrame) -> None:
-    panels.title(figure, 3, 7, "h", "Displacement by pair")
+    panels.title(figure, 3, 7, "i", "Displacement by pair")
     rows = _percent(val.filter(pl.col("statistic") == "displaced_share"))
     panels.groups(figure, 3, 7, rows, "pair_type", TYPES, DISPLACED)
     figure.update_yaxes(rangemode="tozero", row=3, col=7)
 
 
 def _predicted(figure: go.Figure, here: pl.DataFrame) -> None:
-    panels.title(figure, 3, 10, "i", "CHES against change")
+    panels.title(figure, 3, 10, "j", "CHES against change")
     rows = here.filter(pl.col("statistic").is_in([name for name, _ in PREDICTORS]))
     panels.groups(figure, 3, 10, rows, "statistic", PREDICTORS, "rank correlation")
     _zero(figure, 3, 10)

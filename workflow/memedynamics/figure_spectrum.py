@@ -12,12 +12,12 @@ from memedynamics.gather import BASE
 
 NOTE = (
     "Means over the decoder’s linear layers; bars and bands: 95 % bootstrap over layers (how trainings vary, the seeds "
-    "tell). Grey in a, b, f, g: random updates<br>of the same norm over the same initial A, the null. "
-    "a, b, h: where each run’s ‖ΔW‖/‖W<sub>0</sub>‖ first reaches the smallest final one, between milestones. "
-    "No LoRA update<br>has more directions than its r. e: leading left singular vectors of W<sub>0</sub>+ΔW that "
-    "resemble none of W<sub>0</sub>’s. f, g, j: end of training; f, g: methods<br>"
-    "at equal seed, seeds of one method. i: share of A’s row space. j: entries equal to W<sub>0</sub>’s; rounding "
-    "alone makes them."
+    "tell). Grey in a, b, f, g: random updates<br>of the same norm and largest rank, a LoRA’s over the same initial A: "
+    "the null. a, b, h: where each run’s ‖ΔW‖/‖W<sub>0</sub>‖ first reaches the smallest<br>final one of plain SFT, "
+    "DPO and GRPO (of all runs where there is none of these), between milestones. No LoRA update has more directions "
+    "than<br>its r. e: leading left singular vectors of W<sub>0</sub>+ΔW that resemble none of W<sub>0</sub>’s. f, g, "
+    "j: end of training; f, g: methods at equal seed, seeds of<br>one method. i: share of A’s row space. j: entries "
+    "equal to W<sub>0</sub>’s; rounding alone makes them."
 )
 SHAPES = [
     ("stable_rank", "stable<br>rank"),
@@ -81,8 +81,8 @@ def _control(rows: pl.DataFrame, by: str) -> pl.DataFrame:
 
 def _spectra(figure: go.Figure, rows: pl.DataFrame) -> None:
     panels.title(figure, 1, 1, "a", "Spectrum at equal norm")
-    random = _control(rows.filter(pl.col("statistic") == "singular_value"), "index").sort("index")
-    _line(figure, random, figures.COLOURS[BASE], 0)
+    for random in _nulls(rows.filter(pl.col("statistic") == "singular_value")):
+        _line(figure, random, figures.COLOURS[BASE], 0)
     shown, palette = _trained(rows, "singular_value_at_norm"), figures.colours(rows["method"].to_list())
     for method, seed, place in figures.runs(shown):
         run = shown.filter((pl.col("method") == method) & (pl.col("seed") == seed)).sort("index")
@@ -90,6 +90,14 @@ def _spectra(figure: go.Figure, rows: pl.DataFrame) -> None:
     figure.update_xaxes(title_text="singular value, the largest first", showgrid=False, row=1, col=1)
     ticks = {"tickvals": TICKS, "ticktext": [f"{tick:g}" for tick in TICKS]}
     figure.update_yaxes(title_text="σ<sub>i</sub> / ‖ΔW‖", type="log", **ticks, row=1, col=1)
+
+
+def _nulls(rows: pl.DataFrame) -> list[pl.DataFrame]:
+    """The random updates' singular values, one line for all runs whose largest rank is the same."""
+    rank = (pl.col("value") > 0).sum().over("method", "seed")
+    random = rows.filter(pl.col("update") == "random").with_columns(rank=rank)
+    by_rank = random.partition_by("rank", maintain_order=True, include_key=False)
+    return [_control(some, "index").sort("index") for some in by_rank]
 
 
 def _line(figure: go.Figure, run: pl.DataFrame, colour: str, place: int) -> None:

@@ -5,12 +5,13 @@ or in any library module it imports, directly or not, changes it. Snakemake trac
 """
 
 import ast
-import copy
 import functools
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from pathlib import Path
+from typing import NamedTuple
 
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 HARNESS = {"job.py", "lease.py", "config.py", "sections.py", "methods.py", "errors.py"}
 SCHEMAS = "SCHEMAS"
 ACCESS = {"read", "read_all", "frames", "scan", "write", "Writer", "Parts", "conform", "rows"}
@@ -24,10 +25,10 @@ def fingerprint(script: Path, library: Path, rewards: Iterable[Path] = (), verba
     reached = sorted(_reached(Path(script), Path(library)))
     grades = any(file.name == "rewards.py" for file in reached)
     files = [Path(script), *reached, *(map(Path, rewards) if grades else [])]
-    words = set().union(*(_words(file) for file in files if file.name != "tables.py"))
+    words = set().union(*(_source(file).words for file in files if file.name != "tables.py"))
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.name}\n{_logic(file, frozenset(words & _schemas(file)))}\n".encode())
+        digest.update(f"{file.name}\n{_logic(file, words & _schemas(file))}\n".encode())
     for file in verbatim:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
@@ -61,19 +62,36 @@ def _closure(start: set[Path], imports: Callable[[Path], set[Path]]) -> set[Path
     return found
 
 
+class Source(NamedTuple):
+    """A file's statements without docstrings; what it imports; and the tables it reads or writes: string arguments of
+    the calls in ACCESS.
+    """
+
+    body: list[ast.stmt]
+    imports: list[ast.Import | ast.ImportFrom]
+    words: set[str]
+
+
 @functools.cache
-def _tree(file: Path) -> ast.Module:
+def _source(file: Path) -> Source:
+    found = Source([], [], set())
     try:
-        return ast.parse(file.read_text(), filename=str(file))
+        tree = ast.parse(file.read_text(), filename=str(file))
     except (SyntaxError, ValueError):  # importing it says what is wrong
-        return ast.Module([], [])
+        return found
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and node.body and _is_docstring(node.body[0]):
+            node.body = node.body[1:] or [ast.Pass()]
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found.imports.append(node)
+        elif isinstance(node, ast.Call) and _callee(node) in ACCESS:
+            found.words.update(argument.value for argument in node.args if _is_text(argument))
+    found.body.extend(tree.body)
+    return found
 
 
-@functools.cache
-def _words(file: Path) -> set[str]:
-    """Names of the tables that `file` reads or writes: string arguments of the calls in ACCESS."""
-    calls = [node for node in ast.walk(_tree(file)) if isinstance(node, ast.Call) and _callee(node) in ACCESS]
-    return {argument.value for call in calls for argument in call.args if _is_text(argument)}
+def _is_docstring(first: ast.stmt) -> bool:
+    return isinstance(first, ast.Expr) and _is_text(first.value)
 
 
 def _callee(call: ast.Call) -> str:
@@ -101,40 +119,37 @@ def _table(statement: ast.stmt) -> ast.Dict | None:
 @functools.cache
 def _schemas(file: Path) -> frozenset[str]:
     """Names of the schemas that `file` declares."""
-    body = _tree(file).body
+    body = _source(file).body
     keys = [key.value for statement in body if (table := _table(statement)) for key in table.keys if _is_text(key)]
     return frozenset([*keys, *filter(None, map(_entry, body))])
 
 
+def _logic(file: Path, schemas: Set[str]) -> str:
+    """The file's code without docstrings, comments and the schemas not in `schemas`, in one canonical spelling."""
+    return "\n".join(text for name, text in _pieces(file) if name is None or name in schemas)
+
+
 @functools.cache
-def _logic(file: Path, schemas: frozenset[str]) -> str:
-    """The file's code without docstrings, comments and unused schemas, in one canonical spelling."""
-    tree = copy.deepcopy(_tree(file))
-    tree.body = [statement for statement in tree.body if (name := _entry(statement)) is None or name in schemas]
-    for statement in tree.body:
+def _pieces(file: Path) -> list[tuple[str | None, str]]:
+    """The file's statements in one canonical spelling, each schema apart and under its name."""
+    found: list[tuple[str | None, str]] = []
+    for statement in _source(file).body:
         if table := _table(statement):
-            kept = [(k, v) for k, v in zip(table.keys, table.values, strict=True) if k is None or k.value in schemas]
-            table.keys, table.values = [k for k, _ in kept], [v for _, v in kept]
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and _is_docstring(node, body[0]):
-            node.body = body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
-
-
-def _is_docstring(node: ast.AST, first: ast.stmt) -> bool:
-    documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-    return documented and isinstance(first, ast.Expr) and _is_text(first.value)
+            pairs = zip(table.keys, table.values, strict=True)
+            found += [(getattr(key, "value", None), ast.unparse(ast.Dict([key], [value]))) for key, value in pairs]
+        else:
+            found.append((_entry(statement), ast.unparse(statement)))
+    return found
 
 
 @functools.cache
 def _imports(file: Path, root: Path) -> set[Path]:
     """The files under `root`, which holds top-level modules, that `file` imports anywhere in it."""
     names: set[str] = set()
-    for node in ast.walk(_tree(file)):
+    for node in _source(file).imports:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        else:
             base = _absolute(node, file, root)
             names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
     return {path for name in names for path in _files(name, root)}

@@ -1,7 +1,7 @@
 """How the gradients of the methods' objectives relate on one policy: cosines, reliability, the theory's sign.
 
 1. cosine: of the batch's summed gradients, as an optimiser would see them, for every pair of objectives, over the whole
-   adapter and in bins of p, each prompt's share of correct samples; module by module against GRPO (`AGAINST`).
+   adapter, there also in bins of p, each prompt's share of correct samples, and over each module.
 2. Two objectives on the same few samples share their noise, which pushes the cosine away from that of the expected
    gradients. `cosine_across` leaves the products within a meme out, Σ_{i≠j}⟨g_i, h_j⟩/√(Σ_{i≠j}⟨g_i, g_j⟩ Σ_{i≠j}⟨h_i,
    h_j⟩): it estimates the latter, and is empty where the noise leaves no squared norm above 0 or the estimate leaves
@@ -201,7 +201,7 @@ def _of(part: pl.DataFrame, prompts: pl.DataFrame, resamples: int) -> Iterator[d
         return
     products = read(part, prompts)
     if part["module"][0] != WHOLE:
-        yield from ({"bin": WHOLE, **row} for row in pairwise(products) if AGAINST in (row["objective"], row["other"]))
+        yield from ({"bin": WHOLE, **row} for row in pairwise(products))
         return
     for name, inside in BINS.items():
         if (mask := inside(products.p)).any():

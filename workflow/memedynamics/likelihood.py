@@ -10,8 +10,11 @@ val and the other datasets were never trained on. Natural logarithms, nat.
    a loss that compared with π0, as the change does; other runs have the margin alone. `dpo_loss` −log σ(β·margin) is
    DPO's alone.
 3. Likelihood displacement (Razin et al. 2410.08847): the chosen falls and the margin is above 0. `displaced_share`.
-4. Its predictor: `ches_correlation` is Spearman's between CHES under π0 and the change of the chosen over the pairs, a
-   negative one as published; `ches_normalised` divides each sum of states by its response's tokens (same paper).
+4. Its predictor: `ches` is the pairs' mean ⟨S+, S−⟩ − ‖S+‖² under the policy itself at each milestone, and of the
+   base under π0; `ches_normalised` divides each sum of states by its response's tokens (same paper). It scales with
+   the square of the states' size, and not normalised with the responses' length: compare milestones, not base models.
+   `…_change` is the policy's less the base's on the same pairs. `ches_correlation` is Spearman's between CHES under
+   π0 and the change of the chosen over the pairs, a negative one as published.
 5. Squeezing (Ren & Sutherland 2407.10490): the same for the texts of `probe_texts`, val alone. Sums grow with length
    and a text that was never plausible can lose hundreds of nat: compare per token.
 6. The base's change is 0 by definition, so a change is itself the paired difference with the base. What rounding makes
@@ -44,6 +47,8 @@ NOT_DPO = "it minimised another loss than DPO’s"
 RESPONSES = ["fraction", "probe_kind", *MEME, "sample", "logp", "ref_logp", "num_tokens", *PREDICTORS]
 TEXT_COLUMNS = ["present", "logp", "tokens", "change", "fell", "noise"]
 PAIR_COLUMNS = ["present", "margin", "wider", "displaced", "reward_chosen", "reward_rejected", "reward_margin", "loss"]
+CHES_CHANGES = [f"{name}_change" for name in PREDICTORS]
+PAIR_COLUMNS += [*PREDICTORS, *CHES_CHANGES]
 REWARDS = ("reward_chosen", "reward_rejected", "reward_margin")
 
 
@@ -71,6 +76,7 @@ PAIR_STATISTICS: curves.Statistics = {
     "reward_rejected": ("nat", _mean("reward_rejected")),
     "reward_margin": ("nat", _mean("reward_margin")),
     "dpo_loss": ("nat", _mean("loss")),
+    **{name: ("1", _mean(name)) for name in (*PREDICTORS, *CHES_CHANGES)},
 }
 COMPARED = ("change", "change_per_token", "margin", "accuracy", "displaced_share")
 
@@ -95,10 +101,12 @@ def per_text(responses: pl.DataFrame, wanted: pl.DataFrame) -> pl.DataFrame:
     """TEXT_COLUMNS, pair_type and PREDICTORS by CURVE and MEME, the text in place of CURVE's probe_kind.
 
     `responses`: RESPONSES with method and seed, of one run or more; `wanted` from `texts`. Raises InputError naming
-    run and text where a milestone lacks one: the probes have changed since they were scored.
+    run and text where a milestone lacks one: the probes have changed since they were scored; or where a chosen response
+    has no CHES, as it had another partner or none then.
     """
     found = responses.join(wanted, ["probe_kind", *MEME, "sample"]).drop("probe_kind")
     _refuse_gaps(found, responses, wanted)
+    _refuse_without_ches(found)
     base, change = pl.col("method") == BASE, pl.col("logp") - pl.col("ref_logp")
     return found.with_columns(
         probe_kind="text",
@@ -123,6 +131,18 @@ def _refuse_gaps(found: pl.DataFrame, responses: pl.DataFrame, wanted: pl.DataFr
             f"responses/{whose}: at fraction {fraction:g} {len(lost)} texts of the probes are not scored "
             f"(the {text} of {'/'.join(meme)} is the first); score it again"
         )
+
+
+def _refuse_without_ches(found: pl.DataFrame) -> None:
+    chosen = found.filter(pl.col("text") == "chosen")
+    for name in PREDICTORS:
+        empty = chosen.filter(pl.col(name).is_null()).sort("method", "seed", "fraction", *MEME)
+        for method, seed, fraction, *meme in empty.select("method", "seed", "fraction", *MEME).head(1).rows():
+            whose = method if seed is None else f"{method}/seed{seed}"
+            raise InputError(
+                f"responses/{whose}, column {name}: empty on {len(empty)} chosen responses (that to {'/'.join(meme)} "
+                f"at fraction {fraction:g} is the first); score it again"
+            )
 
 
 def scales(runs: pl.DataFrame, beta: Mapping[str, float], dpo: Sequence[str]) -> pl.DataFrame:
@@ -153,8 +173,11 @@ def per_pair(measured: pl.DataFrame, scale: pl.DataFrame) -> pl.DataFrame:
     Rewards and loss are NaN for runs without them.
     """
     keys = ["method", "seed", "fraction", *MEME]
-    side = {role: measured.filter(probe_kind=role).select(*keys, "pair_type", role="change") for role in TEXTS[:2]}
+    own = [*keys, "pair_type", *PREDICTORS]
+    side = {role: measured.filter(probe_kind=role).select(*own, role="change") for role in TEXTS[:2]}
     pairs_of = side["chosen"].join(side["rejected"], keys, suffix="_rejected", nulls_equal=True)
+    base = pairs_of.filter(method=BASE).select(*MEME, *PREDICTORS)
+    pairs_of = pairs_of.join(base, MEME, "left", suffix="_base")
     both = pairs_of.join(scale, ["method", "seed"], "left", nulls_equal=True)
     plus, minus, beta = pl.col("role"), pl.col("role_rejected"), pl.col("beta")
     margin = plus - minus
@@ -164,6 +187,7 @@ def per_pair(measured: pl.DataFrame, scale: pl.DataFrame) -> pl.DataFrame:
         margin=margin,
         wider=(margin > 0).cast(pl.Float64) + (margin == 0).cast(pl.Float64) / 2,
         displaced=((plus < 0) & (margin > 0)).cast(pl.Float64),
+        **{f"{name}_change": pl.col(name) - pl.col(f"{name}_base") for name in PREDICTORS},
         reward_chosen=beta * plus,
         reward_rejected=beta * minus,
         reward_margin=beta * margin,

@@ -8,7 +8,7 @@ import math
 
 from memedynamics.config import Study
 from memedynamics.errors import InputError
-from memedynamics.methods import SOFT, ExternalMethod, MergedMethod, Method, TrainedMethod
+from memedynamics.methods import LORA, SOFT, Adapter, ExternalMethod, MergedMethod, Method, TrainedMethod
 
 NO_WEIGHT = "changes no weight (prompt and prefix tuning), so there is nothing to merge"
 
@@ -109,6 +109,16 @@ def is_full(study: Study, method: Method) -> bool:
     return (method.adapter or study.adapter).kind == "full"
 
 
+def _settings(adapter: Adapter) -> dict[str, object]:
+    """What makes an adapter of its kind what it is; an empty alpha is 2r."""
+    found = {"kind": adapter.kind, "options": adapter.options}
+    if adapter.kind in LORA:
+        found |= {"r": adapter.r, "alpha": adapter.alpha or 2 * adapter.r, "dropout": adapter.dropout}
+    if adapter.kind in SOFT:
+        return {**found, "tokens": adapter.tokens}
+    return found if adapter.kind == "full" else {**found, "layers": adapter.layers}
+
+
 def _misfit(study: Study, method: Method, parent: Method) -> str:
     """Why `method` cannot be made of `parent`; empty where it can."""
     if not isinstance(method, TrainedMethod):
@@ -119,5 +129,6 @@ def _misfit(study: Study, method: Method, parent: Method) -> str:
     if is_full(study, parent) != (own.kind == "full"):
         return f"{'is' if is_full(study, parent) else 'is not'} full weights; set adapter.kind to fit"
     theirs = (parent.adapter or study.adapter) if isinstance(parent, TrainedMethod) else own
-    differ = [key for key in type(own).model_fields if getattr(own, key) != getattr(theirs, key)]
+    ours, theirs = _settings(own), _settings(theirs)
+    differ = [key for key in ours if ours[key] != theirs.get(key)]
     return f"has another adapter ({', '.join(differ)}): what it learnt goes on in the same one" if differ else ""

@@ -18,7 +18,7 @@ from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, set_seed
 
-from memedynamics import callbacks, llamafactory_data, runs, tables
+from memedynamics import callbacks, llamafactory_data, runs, tables, trained_on
 from memedynamics.adapters import peft_config
 from memedynamics.config import Adapter
 from memedynamics.errors import InputError
@@ -114,7 +114,9 @@ def adopt(folder: Path, start: Path, fresh: bool) -> None:
         raise InputError(f"{folder}: is not the adapter that LLaMA-Factory was given to train; use backend trl")
     for extra in set(folder.iterdir()) - {folder / WEIGHTS}:
         extra.unlink()
-    (folder / CONFIG).write_bytes((start / CONFIG).read_bytes())
+    for name in (CONFIG, trained_on.FILE):
+        if (start / name).is_file():
+            (folder / name).write_bytes((start / name).read_bytes())
 
 
 def summary(

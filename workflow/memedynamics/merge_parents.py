@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from memedynamics import checkpoints, deltas, external
+from memedynamics import checkpoints, deltas, external, trained_on
 from memedynamics.adapter_files import ADAPTER, WHERE, is_soft
 from memedynamics.errors import InputError
 from memedynamics.external import unwrapped
@@ -82,6 +82,7 @@ def open_parent(milestones: Path, run: Path, base: Path) -> Parent:
         )
     if json.loads((folder / WHERE).read_text()).get("peft_type") == "LORA":
         external.check_adapter(folder, base)
+    trained_on.check(folder, base)
     return AdapterParent(folder, base)
 
 

@@ -48,7 +48,9 @@ class Adapter(Strict):
         "(layers.0.self_attn.q_proj)",
     )
     options: dict[str, object] = Field(
-        default_factory=dict, description="further arguments of PEFT's config class by their own names"
+        default_factory=dict,
+        description="further arguments of PEFT's config class by their own names; a method takes one of the study's "
+        "back with null, and has its own alone where its kind is another",
     )
 
 

@@ -9,6 +9,7 @@ Refused is what breaks an invariant of the study, each with its reason:
    factors are of low rank already, IA³ and prompts have no matrices. And layer-wise ones, whose state no checkpoint
    holds.
 4. What TRL refuses for pictures: packing, padding-free batches, reference log-probabilities computed beforehand.
+5. An adapter's options and layers where full weights train, which would not heed them.
 """
 
 from collections.abc import Mapping
@@ -80,6 +81,11 @@ def check(adapter: Adapter, args: Mapping[str, object]) -> None:
         if args.get(name):
             raise InputError(f"trainer argument {name}: TRL cannot for vision data ({reason}); remove it")
     _optimiser(str(args.get("optim", "")), adapter.kind)
+    if adapter.kind == "full" and adapter.layers != "all" and not str(args.get("optim", "")).startswith(PROJECTED):
+        raise InputError(
+            f"adapter.layers {adapter.layers!r}: full weights train in all layers, which only galore and apollo tell "
+            "apart; set adapter.layers: all, or another kind"
+        )
     if adapter.kind == "qlora" and find_spec("bitsandbytes") is None:
         raise InputError("adapter.kind: qlora needs the package bitsandbytes; install it or choose lora")
 

@@ -1,5 +1,6 @@
 """Every measure of one module's update: the rows of `extract_spectrum`, and the bases that runs are compared by."""
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ def measure(
     """Rows of `extract_spectrum` of one module at all `milestones`, and the bases of the last one.
 
     `start` is the adapter before training, where it is known. Beside the last milestone stands its control, a random
-    update of the same norm over the same initial A; `run` is what its numbers are drawn by.
+    update of the same norm and largest rank, a LoRA's over the same initial A; `run` is what its numbers are drawn by.
     """
     first = start.rows(module.name) if start else None
     rows, kept, final = [], {}, max(milestones)
@@ -55,7 +56,7 @@ def measure(
         for name, update in updates.items():
             found = svd(update)
             keys = {"fraction": fraction, "update": name, "module": module.name, "missing": why(milestone, first)}
-            keys |= {"rank": milestone.rank(module.name) or min(module.weight.shape)}
+            keys |= {"rank": min(milestone.rank(module.name) or math.inf, *module.weight.shape)}
             rows.append(
                 {**keys, **measures(module, update, found, settings), "drift": moved if name == TRAINED else None}
             )

@@ -5,10 +5,15 @@
    of SIZE sums (CountSketch; Charikar, Chen & Farach-Colton 2002). Inner products of sketches are unbiased for those
    of the gradients, with a standard error of about √(2/SIZE) of the product of norms; signs depend on the layer's name
    alone, so sketches of all samples, splits and policies compare, and those of several layers add up.
+3. Intervals of what is no function of inner products (ratios entry by entry) come from a delete-group jackknife: the
+   samples lie in GROUPS groups, and SOME of a layer's entries, drawn once, have their moments by group as well. Of a
+   larger layer the spread is that of fewer entries, so it is too wide rather than too narrow. In memory this is 2 ×
+   GROUPS × SOME numbers a layer and policy: 64 MB of a model with 200 layers, where the moments themselves have 180.
 """
 
 import functools
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,6 +21,8 @@ from torch import Tensor
 from torch.nn import functional
 
 SIZE = 512
+GROUPS, SOME = 10, 2**12
+FEWEST = 3  # groups of a jackknife
 
 
 class Moments(NamedTuple):
@@ -26,7 +33,8 @@ class Moments(NamedTuple):
     squares: Tensor  # sum of squared deviations from the mean
 
 
-States = dict[float, dict[str, Moments]]  # by fraction and layer
+Layers = dict[tuple[str, int | None], Moments]  # of a layer's all samples (None), and of SOME entries by group
+States = dict[float, Layers]  # by fraction
 
 
 class Strength(NamedTuple):
@@ -55,15 +63,23 @@ def merged(one: Moments | None, other: Moments) -> Moments:
 
 
 class Gradients:
-    """The moments by layer and the samples' sketches (n, SIZE) of one batch: a `per_sample.Consumer`."""
+    """The moments by layer and the samples' sketches (n, SIZE) of one batch: a `per_sample.Consumer`.
 
-    def __init__(self) -> None:
-        self.moments: dict[str, Moments] = {}
+    `groups` are the samples' own, numbers below GROUPS.
+    """
+
+    def __init__(self, groups: Sequence[int]) -> None:
+        self.groups = torch.tensor(groups)
+        self.moments: Layers = {}
         self.sketches: Tensor | None = None
 
     def __call__(self, name: str, gradients: Tensor) -> None:
         """Take in a layer's per-sample gradients (n, out, in)."""
-        self.moments[name] = moments(gradients)
+        self.moments[name, None] = moments(gradients)
+        some = gradients.flatten(1)
+        some = some[:, _some(name, some.shape[1], some.device)]
+        for group in self.groups.unique().tolist():
+            self.moments[name, group] = moments(some[(self.groups == group).to(some.device)])
         drawn = sketch(gradients, name)
         self.sketches = drawn if self.sketches is None else self.sketches + drawn
 
@@ -83,11 +99,31 @@ def strength(found: Moments) -> Strength:
     return Strength(mean_sq.sum().item(), var.sum().item(), ratio, var.numel(), int(alive.sum()))
 
 
+def without_each(layers: Layers, name: str) -> list[Strength]:
+    """The strengths of a layer's SOME entries with one group left out, group by group.
+
+    Empty where there are under FEWEST groups, or leaving one out leaves no signal or no variance.
+    """
+    groups = [found for (layer, group), found in sorted(layers.items(), key=str) if layer == name and group is not None]
+    if len(groups) < FEWEST:
+        return []
+    rest = [[one for one in groups if one is not left] for left in groups]
+    found = [strength(functools.reduce(merged, some)) for some in rest]
+    return found if all(one.ratio > 0 for one in found) else []
+
+
 def sketch(gradients: Tensor, name: str) -> Tensor:
     """Sketches (n, SIZE) of `gradients` (n, …) of the layer `name`."""
     flat = gradients.flatten(1)
     signed = flat * _signs(name, flat.shape[1], flat.device)
     return functional.pad(signed, (0, -flat.shape[1] % SIZE)).view(len(flat), -1, SIZE).sum(1)
+
+
+@functools.cache
+def _some(name: str, count: int, device: torch.device) -> Tensor:
+    """Which SOME of `count` entries, as numbers; all where there are no more."""
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    return torch.randperm(count, generator=generator)[:SOME].to(device)
 
 
 @functools.cache

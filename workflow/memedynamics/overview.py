@@ -86,21 +86,27 @@ def _training(folder: Path) -> Table:
 
 
 def _answers(frame: pl.DataFrame) -> Table:
-    """The study's questions and, in a line each, what its data says to the claims behind them, of which methods."""
+    """The study's questions and what its data says to the claims behind them: a line a verdict, of which methods."""
     table = Table(title="\nwhat the data says", title_justify="left", title_style="bold", box=None)
     for column in ("question", "answer"):
         table.add_column(column)
     asked, said = "", {}
     for line in claims_table(frame):
         asked = line.question or asked
-        said.setdefault(asked, {}).setdefault(line.verdict, {})[line.compared] = None
+        said.setdefault(asked, {}).setdefault(line.verdict, {}).setdefault(line.about, []).append(line.compared)
     for question, verdicts in said.items():
-        table.add_row(question, "; ".join(_about(verdict, list(pairs)) for verdict, pairs in verdicts.items()))
+        whole = len(verdicts) == 1
+        table.add_row(question, "\n".join(_said(verdict, found, whole) for verdict, found in verdicts.items()))
     return table
 
 
-def _about(verdict: str, pairs: list[str]) -> str:
-    named = ", ".join(filter(None, pairs))
+def _said(verdict: str, found: dict[str, list[str]], whole: bool) -> str:
+    """`verdict` with the pairs of methods it was `found` for, by what was compared unless it is the `whole` answer."""
+    pairs = {what: ", ".join(filter(None, compared)) for what, compared in found.items()}
+    if whole:
+        named = ", ".join(dict.fromkeys(pair for compared in found.values() for pair in compared if pair))
+    else:
+        named = "; ".join(f"{what}: {pair}" if pair else what for what, pair in pairs.items())
     return f"{verdict} ({named})" if named else verdict
 
 

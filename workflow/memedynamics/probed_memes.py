@@ -9,8 +9,10 @@ import polars as pl
 
 from memedynamics import segments
 from memedynamics.batching import cut
+from memedynamics.captions import clusters
 from memedynamics.errors import InputError
 from memedynamics.keys import MEME
+from memedynamics.moments import GROUPS
 from memedynamics.probes import stratified
 from memedynamics.prompts import Prompt
 
@@ -24,6 +26,7 @@ class Meme(NamedTuple):
     message: list[segments.Part]
     image: Path
     tokens: list[int]
+    group: int = 0  # of the jackknife over memes
 
 
 class Share(NamedTuple):
@@ -64,11 +67,14 @@ def chosen(
     found = {}
     for (dataset, split), part in sorted(rows.group_by("dataset", "split")):
         some = stratified(part.sort("id"), memes, [*f"{dataset}/{split}".encode()])
-        found[dataset, split] = [_meme(row, prompt, questions) for row in some.to_dicts()]
+        groups = clusters(some["text"].to_list()) % GROUPS  # equal captions in one
+        found[dataset, split] = [
+            _meme(row, prompt, questions, int(group)) for row, group in zip(some.to_dicts(), groups, strict=True)
+        ]
     return found
 
 
-def _meme(row: dict, prompt: Prompt, questions: Mapping[str, str]) -> Meme:
+def _meme(row: dict, prompt: Prompt, questions: Mapping[str, str], group: int) -> Meme:
     message = segments.parts(prompt, questions[row["dataset"]], row["text"])
     key = {name: row[name] for name in (*MEME, "label")}
-    return Meme(key, message, Path(row["image"]), row["token_ids"])
+    return Meme(key, message, Path(row["image"]), row["token_ids"], group)

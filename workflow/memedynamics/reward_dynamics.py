@@ -1,11 +1,13 @@
 """Format, accuracy and reward of every policy's own answers, and what changed along training.
 
 1. From samples (base samples of the base, own samples of the policies, every milestone): `accuracy`'s statistics of
-   the same names, parse_share (a valid answer; the rest of the format may be broken), the mean reward, and
-   `reward_std_within`, the standard deviation (n − 1) of the reward inside a prompt, the scale GRPO divides by.
-   `_difference` is policy minus base on the same prompts.
+   the same names (`f1` is of the sampled answers, `auroc` and `decision_f1` are from P(Yes)), parse_share (a valid
+   answer; the rest of the format may be broken), the mean reward, and `reward_std_within`, the standard deviation
+   (n − 1) of the reward inside a prompt, the scale GRPO divides by. `_difference` is policy minus base on the same
+   prompts.
 2. Train minus val (`_gap`, split train-val): the base's own in every statistic of the samples, source samples; of
-   methods that draw groups while they train, by their rollouts, source rollouts: reward_gaps.
+   methods that draw groups while they train, by their rollouts, source rollouts: reward_gaps, which also says what
+   a run cannot have. `reward` is by the study's rules but in rows along training: see reward_training.
 3. Along training: reward_training. Its rows have another `source`, and `over` says which groups a value is about.
 4. A learnt reward (source reward_model): how often the reward model prefers the chosen response of pairs that were held
    out of its training. At a coin's ½ it tells a policy nothing that the labels say.
@@ -20,13 +22,11 @@ from memedynamics.gather import BASE, CURVE, MEME, finish
 from memedynamics.stats import ratio
 
 COLUMNS = [*accuracy.COLUMNS, "reward", "reward_std", "several"]
-SHARED = ("accuracy", "accuracy_given_parse", "f1", "format_share", "length")
-STATISTICS: curves.Statistics = {name: accuracy.STATISTICS[name] for name in SHARED} | {
-    "parse_share": ("1", lambda s: ratio(s["valid"], s["present"])),
-    "reward": ("1", lambda s: ratio(s["reward"], s["present"])),
+STATISTICS: curves.Statistics = reward_gaps.STATISTICS | {
+    "decision_f1": accuracy.STATISTICS["decision_f1"],
+    "length": accuracy.STATISTICS["length"],
     "reward_std_within": ("1", lambda s: ratio(s["reward_std"], s["several"])),
 }
-NO_GROUPS = "it draws no groups of completions to train memes"
 REWARD_MODEL = "reward_model"
 
 
@@ -64,6 +64,7 @@ def measure(
     rows = [row for part in curves.by_split(answers) for row in _answers(part, prompts, resamples)]
     rows += _base_gap(answers.filter(pl.col("dataset") == in_domain), prompts, resamples)
     rows += reward_gaps.rows(answers.filter(pl.col("dataset") == in_domain), groups, prompts, runs, resamples)
+    rows += reward_gaps.missing_rows(groups, runs, in_domain)
     rows += _without_groups(runs, groups, in_domain)
     train = {"dataset": in_domain, "split": "train"}
     along = reward_training.rows(groups, resamples) + reward_training.ahead_rows(ahead, pairs, prompts, resamples)
@@ -117,14 +118,12 @@ def _reward_model(report: Mapping[str, float]) -> list[dict]:
 
 
 def _without_groups(runs: pl.DataFrame, groups: pl.DataFrame, in_domain: str) -> list[dict]:
-    """What runs without rollouts cannot have: a share of groups without advantage, and a gap of their own answers."""
+    """What runs without rollouts cannot have: a share of groups without advantage."""
     ends = runs.filter((pl.col("method") != BASE) & (pl.col("fraction") == 1))
     lacking = ends.join(groups, on=["method", "seed"], how="anti").select("method", "seed", "fraction").to_dicts()
-    fixed = {"dataset": in_domain, "source": "rollouts", "value": None, "ci_low": None, "ci_high": None, "n": 0}
-    fixed |= {"unit": "1", "missing": NO_GROUPS}
-    share = {"split": "train", "over": "run", "statistic": "zero_share"}
-    gap = {"split": "train-val", "over": "split", "statistic": "reward_gap"}
-    return [{**fixed, **what, **run} for run in lacking for what in (share, gap)]
+    share = {"dataset": in_domain, "split": "train", "source": "rollouts", "over": "run", "statistic": "zero_share"}
+    share |= {**dict.fromkeys(("value", "ci_low", "ci_high")), "n": 0, "unit": "1", "missing": reward_gaps.NO_GROUPS}
+    return [{**share, **run} for run in lacking]
 
 
 def _every_step(runs: pl.DataFrame, *tables: pl.DataFrame) -> pl.DataFrame:

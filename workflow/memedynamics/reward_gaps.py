@@ -1,4 +1,4 @@
-"""Train minus val of the reward and its parts, of policies that draw completions to train memes while they train.
+"""Train minus val of the rewards and their parts, of policies that draw completions to train memes while they train.
 
 1. Policies do not answer train memes at their milestones. `_gap` takes the rollouts of a window of steps between two
    milestones (train) against the mean of the own samples at the two (val; the base's for the first window): the policy
@@ -6,58 +6,103 @@
 2. `_base_gap` is the base on exactly the same prompts, `_gained_gap` the difference of the two: the gap without what
    the prompts' difficulty makes of it. Prompts that were chosen on these very base samples (paired) hold too many of
    the base's lucky and unlucky draws: between samples and rollouts they regress to their mean.
+3. `reward` is by the study's rules on both sides, whatever a run was trained on: a reward model's values are on a
+   scale of its own, and it grades neither own nor base samples.
+4. What a run cannot have is a row with its reason at the end of training: everything where no groups are drawn, and
+   what rollouts do not hold (`UNDRAWN`). The analysis `accuracy` has the gap of P(Yes) after the base's rationales, of
+   every run.
 """
 
+from collections.abc import Callable
+
+import numpy as np
 import polars as pl
 
-from memedynamics import curves
+from memedynamics import accuracy, curves
 from memedynamics.gather import BASE, CURVE, MEME
 from memedynamics.stats import ratio
 
-# What rollouts and samples both have, and the samples' column for it.
-PARTS = {"reward": "reward", "rewards/accuracy/mean": "right", "rewards/format/mean": "format_ok"}
-NAMES = {"reward": "reward", "right": "accuracy", "format_ok": "format_share"}
+# What rollouts and samples both have.
+COLUMNS = ["right", "valid", "format_ok", "tp", "fp", "fn", "reward"]
+STATISTICS: curves.Statistics = {
+    name: accuracy.STATISTICS[name] for name in ("accuracy", "accuracy_given_parse", "f1", "format_share")
+} | {
+    "parse_share": ("1", lambda s: ratio(s["valid"], s["present"])),
+    "reward": ("1", lambda s: ratio(s["reward"], s["present"])),
+}
+NO_GROUPS = "it draws no groups of completions to train memes"
+NO_DECISION = (
+    "its rollouts hold no P(Yes); the analysis accuracy has the gap of the decision after the base’s rationales"
+)
+NO_TOKENS = "its rollouts hold no lengths in tokens"
+NO_SIZE = "no groups are drawn to val memes, and a spread depends on how many completions it is taken of"
+UNDRAWN = {
+    "auroc": NO_DECISION,
+    "decision_f1": NO_DECISION,
+    "length": NO_TOKENS,
+    "reward_std_within": NO_SIZE,
+    "zero_share": NO_SIZE,
+}
 
 
 def rows(
     answers: pl.DataFrame, groups: pl.DataFrame, prompts: pl.DataFrame, runs: pl.DataFrame, resamples: int
 ) -> list[dict]:
     """Rollouts on train minus own samples on val, the base's gap on the same prompts, and their difference."""
-    shared = [name for name in PARTS if name in groups.columns]
-    columns = ["present", *(f"{side}{PARTS[name]}" for side in ("", "base_") for name in shared)]
-    both = with_both(_both_sides(answers, groups, runs, shared).select(*CURVE, *MEME, *columns))
+    columns = ["present", *COLUMNS, *(f"base_{name}" for name in COLUMNS)]
+    both = with_both(_both_sides(answers, groups, runs).select(*CURVE, *MEME, *columns))
     if both.is_empty():
         return []
     memes, who, views = curves.place(both, prompts, columns)
     keys, pairs = sides(memes, who, views, "rollouts")
-    statistics = {}
-    for column in (PARTS[name] for name in shared):
-        statistics |= _gap_statistics(column, NAMES[column])
+    statistics: curves.Statistics = {}
+    for name, (unit, measure) in STATISTICS.items():
+        statistics |= _beside_base(name, unit, measure)
     estimates = curves.evaluate(views, columns, statistics, *curves.resampling(memes, resamples))
     return curves.difference_rows(keys, views, pairs, estimates, "_gap")
 
 
-def _gap_statistics(column: str, name: str) -> curves.Statistics:
+def _beside_base(name: str, unit: str, measure: Callable[[curves.Sums], np.ndarray]) -> curves.Statistics:
+    def base(sums: curves.Sums) -> np.ndarray:
+        return measure({"present": sums["present"]} | {column: sums[f"base_{column}"] for column in COLUMNS})
+
     return {
-        name: ("1", lambda s: ratio(s[column], s["present"])),
-        f"{name}_base": ("1", lambda s: ratio(s[f"base_{column}"], s["present"])),
-        f"{name}_gained": ("1", lambda s: ratio(s[column] - s[f"base_{column}"], s["present"])),
+        name: (unit, measure),
+        f"{name}_base": (unit, base),
+        f"{name}_gained": (unit, lambda sums: measure(sums) - base(sums)),
     }
 
 
-def _both_sides(answers: pl.DataFrame, groups: pl.DataFrame, runs: pl.DataFrame, shared: list[str]) -> pl.DataFrame:
+def missing_rows(groups: pl.DataFrame, runs: pl.DataFrame, in_domain: str) -> list[dict]:
+    """A row at the end of training for every gap that a run cannot have, with the reason."""
+    ends = runs.filter((pl.col("method") != BASE) & (pl.col("fraction") == 1)).select("method", "seed", "fraction")
+    fixed = {"dataset": in_domain, "split": "train-val", "source": "rollouts", "over": "split", "n": 0}
+    fixed |= dict.fromkeys(("value", "ci_low", "ci_high"))
+    result = []
+    for how, lacking in (("anti", dict.fromkeys([*STATISTICS, *UNDRAWN], NO_GROUPS)), ("semi", UNDRAWN)):
+        for run in ends.join(groups, on=["method", "seed"], how=how).to_dicts():
+            result += [
+                {**fixed, **run, "statistic": f"{name}_gap", "unit": _unit(name), "missing": why}
+                for name, why in lacking.items()
+            ]
+    return result
+
+
+def _unit(name: str) -> str:
+    return accuracy.STATISTICS[name][0] if name in accuracy.STATISTICS else "1"
+
+
+def _both_sides(answers: pl.DataFrame, groups: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
     """Means by CURVE and MEME of rollouts (train) and own samples (val), with the base's beside them."""
-    columns = [PARTS[name] for name in shared]
     base = answers.filter(pl.col("method") == BASE)
-    beside = base.select(*MEME, *(pl.col(name).alias(f"base_{name}") for name in columns))
-    drawn = groups.drop_nulls("milestone").group_by("method", "seed", "milestone", "id").agg(
-        pl.col(name).mean().alias(PARTS[name]) for name in shared
-    )  # fmt: skip
+    beside = base.select(*MEME, *(pl.col(name).alias(f"base_{name}") for name in COLUMNS))
+    graded = groups.drop_nulls("milestone").with_columns(reward="rules_reward")
+    drawn = graded.group_by("method", "seed", "milestone", "id").agg(pl.col(COLUMNS).mean())
     train = drawn.rename({"milestone": "fraction"}).with_columns(
         dataset=pl.lit(base["dataset"].first(), pl.String), split=pl.lit("train")
     )
-    val = _between(answers.filter(pl.col("split") == "val"), runs, columns)
-    sides = pl.concat([val, train.select(val.columns)]).drop_nulls(columns)
+    val = _between(answers.filter(pl.col("split") == "val"), runs, COLUMNS)
+    sides = pl.concat([val, train.select(val.columns)])
     return sides.join(beside, on=MEME).with_columns(probe_kind=pl.lit("own_sample"), present=1.0)
 
 

@@ -5,12 +5,14 @@
    before), of the `run`, or of a quarter of the run by forecast (`quarter1`, the lowest, to `quarter4`). A rollout is
    drawn by the policy as it was before the step's update. Where no group lost its advantage the interval is [0, 0]:
    the bootstrap cannot see what was not drawn.
-2. `reward_std_within` is the standard deviation (n − 1) inside a group. TRL's `reward_std` is that of all completions
+2. `reward` is what the run was trained on: where a reward model grades (RLHF) its value, on a scale of its own.
+   `rules_reward` is the study's weighted rules of the same completions in every run: these compare.
+3. `reward_std_within` is the standard deviation (n − 1) inside a group. TRL's `reward_std` is that of all completions
    of a step together, between prompts too: another quantity, and always the larger part of it.
-3. `zero_share`: groups whose rewards agree to 1e-6. TRL's `frac_reward_zero_std` compares a float32 deviation with
+4. `zero_share`: groups whose rewards agree to 1e-6. TRL's `frac_reward_zero_std` compares a float32 deviation with
    1e-8, and eight rewards of .9 deviate by 6e-8: it misses such groups. With scale_rewards "batch" it is about the
    whole batch. reward_history compares the two.
-4. `forecast`: zero_advantage's estimates for exactly the prompts drawn in a step, window or run (so a prompt counts
+5. `forecast`: zero_advantage's estimates for exactly the prompts drawn in a step, window or run (so a prompt counts
    as often as it was drawn), beside the observed `zero_share` of source rollouts; `observed_minus_posterior` is their
    paired difference. It starts near 0, since the first groups are the base's own, and grows as the policy moves. A run
    that starts elsewhere has moved before.
@@ -25,10 +27,12 @@ import polars as pl
 
 from memedynamics import gather, stats, zero_advantage
 from memedynamics.errors import InputError
+from memedynamics.prompts import Prompt
+from memedynamics.rewards import answer, format_ok
 
 RUN = ["method", "seed"]
 SAME = 1e-6
-MEASURES = ["reward", "reward_std_within", "zero_share", "advantage_abs"]
+MEASURES = ["reward", "rules_reward", "reward_std_within", "zero_share", "advantage_abs"]
 FORECAST = [*zero_advantage.ESTIMATORS, "observed_minus_posterior"]
 UNKNOWN = {
     "unbiased": "it has fewer base samples than completions in a group",
@@ -36,16 +40,38 @@ UNKNOWN = {
 }
 
 
-def drawn(rollouts: Sequence[Path]) -> pl.DataFrame:
-    """Method, seed, step, id, sample, rewards, reward, advantage of all runs; only group-based methods have rows."""
-    columns = ["step", "id", "sample", "rewards", "reward", "advantage"]
-    return gather.frames(rollouts, "rollouts", columns, empty=True)
+def drawn(rollouts: Sequence[Path], prompt: Prompt, rules: Mapping[str, float]) -> pl.DataFrame:
+    """Method, seed, step, id, sample, rewards, reward, advantage, and what `graded` adds, of all runs.
+
+    Only group-based methods have rows.
+    """
+    columns = ["step", "id", "sample", "text", "rewards", "reward", "advantage"]
+    return pl.concat(graded(gather.frames([path], "rollouts", columns, empty=True), prompt, rules) for path in rollouts)
+
+
+def graded(rollouts: pl.DataFrame, prompt: Prompt, rules: Mapping[str, float]) -> pl.DataFrame:
+    """`rollouts` with yes, no and format_ok of each text in its place, and rules_reward: the study's `rules` weighted.
+
+    The answers are read as those of samples are. Raises InputError where a rollout was not graded by one of `rules`.
+    """
+    of_rules = [pl.col("rewards").map.get(name).alias(name) for name in rules]
+    if lost := [column.name for column in rollouts.select(of_rules) if column.null_count()]:
+        method, seed = rollouts.select(RUN).row(0)
+        whose = f"rollouts of {method} seed {seed}, column rewards"
+        raise InputError(f"{whose}: not graded by the study's {', '.join(lost)}; train this run again")
+    answers = pl.Series([answer(text, prompt) for text in rollouts["text"]], dtype=pl.String)
+    kept = pl.Series([format_ok(text, prompt) for text in rollouts["text"]], dtype=pl.Boolean)
+    weighted = [weight * column for weight, column in zip(rules.values(), of_rules, strict=True)]
+    return rollouts.drop("text").with_columns(
+        yes=answers == "yes", no=answers == "no", format_ok=kept, rules_reward=pl.sum_horizontal(weighted)
+    )
 
 
 def groups(rollouts: pl.DataFrame, sizes: Mapping[str, int]) -> pl.DataFrame:
-    """One row a group: method, seed, step, id, and the means of MEASURES and of each reward under TRL's name for it.
+    """One row a group: method, seed, step, id, and the means of MEASURES, of what `graded` adds, and of each reward.
 
-    A group starts at each sample 0. Raises InputError where a group has not `sizes[method]` completions.
+    Rewards have TRL's names for their means. A group starts at each sample 0. Raises InputError where a group has not
+    `sizes[method]` completions.
     """
     started = (pl.col("sample") == 0).cum_sum().over(RUN).alias("group")
     names = rollouts["rewards"].map.keys().explode().unique().drop_nulls().sort()
@@ -55,6 +81,7 @@ def groups(rollouts: pl.DataFrame, sizes: Mapping[str, int]) -> pl.DataFrame:
         reward.mean(), size=pl.len(), reward_std_within=reward.std(),
         zero_share=(reward.max() - reward.min() < SAME).cast(pl.Float64),
         advantage_abs=pl.col("advantage").abs().mean(), **by_name,
+        **{name: pl.col(name).cast(pl.Float64).mean() for name in ("rules_reward", "yes", "no", "format_ok")},
     )  # fmt: skip
     for method, seed, step, meme, size in found.select(*RUN, "step", "id", "size").rows():
         if size != sizes.get(method, size):
@@ -66,17 +93,22 @@ def groups(rollouts: pl.DataFrame, sizes: Mapping[str, int]) -> pl.DataFrame:
 
 
 def placed(found: pl.DataFrame, prompts: pl.DataFrame, runs: pl.DataFrame, in_domain: str) -> pl.DataFrame:
-    """`found` (from `groups`) with the caption's cluster, and the milestone that ends each group's window.
+    """`found` (from `groups`) with the caption's cluster, its answers held against the label, and its window.
 
-    Adds cluster, milestone (fraction), and fraction (of training, of the group's step). Raises InputError for an id
-    that is not a train meme of `in_domain`.
+    Adds cluster, right, valid, tp, fp and fn as accuracy.per_prompt has them, milestone (fraction; the end of the
+    window), and fraction (of training, of the group's step). Raises InputError for an id that is not a train meme of
+    `in_domain`.
     """
     train = prompts.filter((pl.col("dataset") == in_domain) & (pl.col("split") == "train"))
-    known = train.select("id", cluster=pl.Series(stats.clusters(train["text"])))
+    known = train.select("id", "label", cluster=pl.Series(stats.clusters(train["text"])))
     joined = found.join(known, on="id", how="left", maintain_order="left")
     if joined["cluster"].null_count():
         strange = joined.filter(pl.col("cluster").is_null())["id"][0]
         raise InputError(f"rollouts, column id: {strange!r} is no train meme of {in_domain}; train this run again")
+    yes, no, label = pl.col("yes"), pl.col("no"), pl.col("label")
+    joined = joined.with_columns(
+        right=yes * label + no * (1 - label), valid=yes + no, tp=yes * label, fp=yes * (1 - label), fn=(1 - yes) * label
+    ).drop("label")
     ends = runs.filter(pl.col("step") > 0).select(*RUN, "step", milestone="fraction").sort("step")
     total = runs.filter(pl.col("fraction") == 1).select(*RUN, total="step")
     whole = joined.sort("step").join_asof(ends, on="step", by=RUN, strategy="forward", check_sortedness=False)

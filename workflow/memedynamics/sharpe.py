@@ -8,10 +8,12 @@
 3. `importance_ratio` = Σ|φ_image| / Σ|φ_text|, text the user's words: question and caption (group image:text).
 4. φ is a first-order reading: it misses what saturates, and normalisation layers make Σφ small. `occlusion_correlation`
    says, group by group, how far it agrees with occlusion; the ratios of the occlusion effects themselves stand beside
-   it (`occlusion_sharpe_ratio`, `occlusion_overfit_index`), on the half of the memes that were occluded. Where φ does
-   not agree with occlusion, its ratios and indices are left out and `missing` says so: see `sharpe_check`.
+   it (`occlusion_sharpe_ratio`, `occlusion_overfit_index`), on the half of the memes that were occluded, and at the
+   last fraction alone, since it takes another forward pass a group. Where φ does not agree with occlusion, its ratios
+   and indices are left out and `missing` says so: see `sharpe_check`.
 5. The interval is the cluster bootstrap over memes; for independent normal φ it is close to SR ± 1.96 √((1 + SR²/2)/n)
-   (Lo 2002). Strata: all memes, benign, hateful. Cells of the picture and frequent words have ratios alone, of all.
+   (Lo 2002). Strata: all memes, benign, hateful; of `occlusion_correlation`, and of the ratios of cells of the
+   picture and of frequent words, all alone.
 6. A meme without a group (no caption, no rationale) is left out of that group's statistics: see n.
 """
 
@@ -33,7 +35,8 @@ FREQUENT, WORDS = 20, 12  # a word's ratio takes so many train memes; so many wo
 
 COLUMNS = ["present", "phi", "phi_squared"]
 CHECK_COLUMNS = [*COLUMNS, "occlusion", "occlusion_squared", "product"]
-STRATA = {"all": (0, 1), "benign": (0,), "hateful": (1,)}
+BY_LABEL = {"benign": (0,), "hateful": (1,)}
+STRATA = {"all": (0, 1), **BY_LABEL}
 
 
 RATIO: curves.Statistics = {
@@ -67,6 +70,7 @@ def rows(extracts: pl.DataFrame, prompts: pl.DataFrame, resamples: int, in_domai
         checked = frame.drop_nulls("occlusion")
         found += _levels(frame, group, prompts, resamples, COLUMNS, STATISTICS, STRATA)
         found += _levels(checked, group, prompts, resamples, CHECK_COLUMNS, CHECKS, {"all": STRATA["all"]})
+        found += _levels(checked, group, prompts, resamples, CHECK_COLUMNS, OCCLUSION, BY_LABEL)
         home = pl.col("dataset") == in_domain
         found += _gaps(frame.filter(home), group, prompts, resamples, COLUMNS, RATIO, "overfit_index")
         found += _gaps(

@@ -7,18 +7,21 @@
    (`snr_plug_in`) has a floor of 1/n, which noise alone reaches: E ḡ² = (E g)² + s²/n.
 3. `gsnr` = the mean of ḡ²/s² over the entries that vary, less 1/n (Liu et al., ICLR 2020, bias-corrected);
    `gsnr_plug_in` without. Of Gaussian gradients it is still too large by the factor (n − 1)/(n − 3) of E 1/s²; `snr`
-   is not. It has no interval: the sketches add entries up, so they have no ratios of single entries.
+   is not.
 4. `osgr`: one-step generalisation ratio, by how much a step on these n memes lowers the expected loss, relative to
    their own: R = Σ(E g)²/Σ((E g)² + s²/n) = snr/(snr + 1/n) (Liu et al.; with their weights W_j those of plain gradient
    descent, which makes it a function of `snr`), from 0 to 1: an `snr` below 0, noise alone, counts as 0, in resamples
    too, so that intervals may start or lie at 0. It depends on n, and takes the memes as fresh draws; `osgr_measured`
    does not: ⟨ḡ_train, ḡ_val⟩/|ḡ_train|², to first order what a step on the train memes does for val, relative to train.
-5. Intervals, of module `all`, are the cluster bootstrap over the memes' sketches (`moments`), whose replicates are
-   corrected for the noise that resampling adds, s²/n, and scaled to the exact value. Rows of single layers have none:
-   the sketches are of all layers together. An empty interval is no certainty.
+5. Intervals of `snr` and `osgr` of module `all` are the cluster bootstrap over the memes' sketches (`moments`), whose
+   replicates are corrected for the noise that resampling adds, s²/n, and scaled to the exact value. Those of `gsnr`,
+   whose ratios of single entries no sketch has, and of single layers are a jackknife over ten groups of memes (equal
+   captions in one) on some of the entries (`moments`), of the logarithm of the plug-in with Student's t: of 95 % they
+   hold the mean estimate in 90 to 99 %, more where there is no signal. `osgr`'s go with `snr`'s. There are none where
+   the memes make under three groups.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +29,7 @@ import polars as pl
 
 from memedynamics import curves, stats
 from memedynamics.gather import MEME
+from memedynamics.gradient_cosines import jackknife
 
 RUN = ["method", "seed", "fraction"]
 WITHOUT = "its weights are not LoRA factors, whose gradients are compared"
@@ -70,9 +74,21 @@ def _whole(signals: pl.DataFrame) -> pl.DataFrame:
     """The whole adapter's strengths: sums over its layers, and the mean ratio over all entries that vary."""
     varying = pl.col("varying").filter(pl.col("ratio").is_not_null())
     weighted = (pl.col("ratio") * pl.col("varying")).sum() / varying.sum()
-    return signals.group_by(*RUN, "dataset", "split").agg(
-        pl.col("mean_sq", "var").sum(), pl.col("n").first(), ratio=weighted, module=pl.lit("all")
+    kept = pl.col("gsnr_without").is_not_null()
+    whole = signals.group_by(*RUN, "dataset", "split").agg(
+        pl.col("mean_sq", "var").sum(),
+        pl.col("n").first(),
+        pl.col("gsnr_without", "varying").filter(kept),
+        ratio=weighted,
+        module=pl.lit("all"),
     )
+    without = [
+        np.average(left, axis=0, weights=share) if left else None
+        for left, share in zip(whole["gsnr_without"].to_list(), whole["varying"].to_list(), strict=True)
+    ]
+    # Its other intervals are the bootstrap's.
+    columns = {"gsnr_without": pl.Series(without, dtype=pl.List(pl.Float64)), "snr_without": pl.lit(None)}
+    return whole.drop("varying").with_columns(**columns)
 
 
 def _values(row: dict) -> Iterator[dict]:
@@ -80,16 +96,26 @@ def _values(row: dict) -> Iterator[dict]:
     n, none = row["n"], float("nan")
     plug_in = stats.ratio(row["mean_sq"], row["var"]).item()
     each = none if row["ratio"] is None else row["ratio"]
-    values = {"snr": plug_in - 1 / n, "snr_plug_in": plug_in, "gsnr": each - 1 / n, "gsnr_plug_in": each}
+    found = {}
+    for name, value in {"snr": plug_in, "gsnr": each}.items():
+        found[f"{name}_plug_in"] = np.array([value, *_jackknifed(value, row[f"{name}_without"])])
+        found[name] = found[f"{name}_plug_in"] - 1 / n
     if row["split"] == "train":
-        values["osgr"] = osgr(np.array(plug_in - 1 / n), n).item()
-    return (_row(row, row["module"], name, value, n) for name, value in values.items())
+        found["osgr"] = osgr(found["snr"], n)
+    return (_row(row, row["module"], name, numbers.tolist(), n) for name, numbers in found.items())
 
 
-def _row(row: dict, module: str, statistic: str, value: float, n: int) -> dict:
+def _jackknifed(value: float, without: list[float] | None) -> tuple[float, float]:
+    """95 % interval of `value` above 0 from the values `without` each group of memes; NaN where there are none."""
+    low, high = jackknife(np.log(value), np.log(without or []), bounded=False)
+    return np.exp(low).item(), np.exp(high).item()
+
+
+def _row(row: dict, module: str, statistic: str, numbers: Sequence[float], n: int) -> dict:
+    """`numbers`: value and interval."""
     key = {name: row[name] for name in (*RUN, "dataset", "split")}
     own = {"group": "gradient", "module": module, "label": "all", "versus": None, "statistic": statistic}
-    return {**key, **own, "value": value, "ci_low": np.nan, "ci_high": np.nan, "n": n, "unit": "1"}
+    return {**key, **own, **dict(zip(("value", "ci_low", "ci_high"), numbers, strict=True)), "n": n, "unit": "1"}
 
 
 def _with_intervals(sketches: pl.DataFrame, exact: pl.DataFrame, prompts: pl.DataFrame, resamples: int) -> list[dict]:
@@ -110,8 +136,10 @@ def _with_intervals(sketches: pl.DataFrame, exact: pl.DataFrame, prompts: pl.Dat
         spread = {"snr": replicates - 1 / row["n"], "snr_plug_in": replicates}
         spread["osgr"] = osgr(spread["snr"], row["n"])
         for known in _values(row):
-            low, high = stats.interval(spread[known["statistic"]]) if known["statistic"] in spread else (np.nan,) * 2
-            found.append({**known, "ci_low": float(low), "ci_high": float(high)})
+            if known["statistic"] in spread:
+                low, high = stats.interval(spread[known["statistic"]])
+                known |= {"ci_low": float(low), "ci_high": float(high)}
+            found.append(known)
     return found + (_measured(means) if {"train", "val"} <= set(means) else [])
 
 
@@ -155,8 +183,7 @@ def _measured(means: dict[str, tuple[Resampled, dict]]) -> list[dict]:
     replicates = stats.ratio((train.means * val.means).sum(1), norms * (row["mean_sq"] / np.nanmean(norms)))
     low, high = stats.interval(replicates)
     n = min(row["n"], other["n"])
-    known = _row({**row, "split": "train-val"}, "all", "osgr_measured", float(value), n)
-    return [{**known, "ci_low": float(low), "ci_high": float(high)}]
+    return [_row({**row, "split": "train-val"}, "all", "osgr_measured", (float(value), float(low), float(high)), n)]
 
 
 def _missing(signals: pl.DataFrame, extracts: pl.DataFrame) -> list[dict]:
@@ -166,4 +193,5 @@ def _missing(signals: pl.DataFrame, extracts: pl.DataFrame) -> list[dict]:
     lacking = (
         extracts.filter(split="val").select(*RUN, *split).unique().join(known, on=RUN, how="anti", nulls_equal=True)
     )
-    return [_row(row, "all", "snr", np.nan, 0) | {"missing": WITHOUT} for row in lacking.sort(RUN).to_dicts()]
+    none = (np.nan,) * 3
+    return [_row(row, "all", "snr", none, 0) | {"missing": WITHOUT} for row in lacking.sort(RUN).to_dicts()]

@@ -4,20 +4,23 @@
    over decoder layers: modules are no sample of prompts, and those of one layer are alike, so a layer is a cluster. It
    says how much a mean hangs on single layers, not how it would vary with another training; for that see the seeds.
 2. `stable_rank`, `effective_rank`, `participation_ratio` and `k90` count directions; …_per_rank is the share of the
-   largest rank the update can have, r for a LoRA, which censors them. `singular_value` i is σ_i/‖ΔW‖: spectra scaled
-   to the same norm.
+   largest rank the update can have: r for a LoRA, which censors them; of DoRA, IA³ and full weights the smaller side.
+   `singular_value` i is σ_i/‖ΔW‖: spectra scaled to the same norm.
 3. An update that goes on growing changes its shape, so methods are read at matched norm: …_at_norm is interpolated,
    linearly in log ‖ΔW‖/‖W0‖ (mean over modules), between the milestones where a run first passes the smallest final
-   norm among the runs (`matched_norm`; `fraction_at_norm` is where). Compare that, not the ends of training.
-4. Random updates of the same norm over the same initial A (`update` random, end of training) are the null of every
-   measure; `overlap_right` has no other, since A's initialisation alone makes it almost 1.
+   norm among the runs of the compared methods (`matched_norm`; `fraction_at_norm` is where): those that the study's
+   question is about, so that one short run of another kind takes the comparison from nobody. Compare that, not the ends
+   of training. A run that never was at that norm, or was beyond it before its first milestone, says so in `missing`.
+4. Random updates of the same norm and the same largest rank (`update` random, end of training) are the null of every
+   measure: of a LoRA over the same initial A, without which `overlap_right` would have none, since A's initialisation
+   alone makes it almost 1; of DoRA, IA³ and full weights, whose update may have full rank, all entries Gaussian.
 5. `overlap_left`, `overlap_right`: shared part of the final updates' spans (at most 64 leading directions) between
    methods at equal seed and between seeds; `overlap_left_expected` is that of unrelated subspaces, k/n.
 6. `intruders` and `rotation` concern the leading left vectors; `unchanged_bfloat16` beside `unchanged_float32` shows
    how much sparsity rounding fakes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import polars as pl
@@ -60,17 +63,22 @@ def per_module(extract: pl.DataFrame) -> pl.DataFrame:
 
 
 def measure(
-    extract: pl.DataFrame, bases: Mapping[tuple[str, int], Path], runs: pl.DataFrame, resamples: int
+    extract: pl.DataFrame,
+    bases: Mapping[tuple[str, int], Path],
+    runs: pl.DataFrame,
+    resamples: int,
+    compared: Collection[str],
 ) -> pl.DataFrame:
     """The analysis `spectrum`, in its schema (`study` left to the writer).
 
-    `extract`: the tables `extract_spectrum` with method and seed; `bases`: the runs' files of bases.
+    `extract`: the tables `extract_spectrum` with method and seed; `bases`: the runs' files of bases; `compared`: the
+    methods whose final norms set the one that all are read at (all where there is none of these).
     """
     frame = per_module(extract)
     rows = nothing(extract.filter(pl.col("module").is_null()))
     if len(frame):
         rows += _by_module(frame, resamples)
-        rows += _at_norm(frame, resamples)
+        rows += _at_norm(frame, resamples, compared)
         rows += _overlaps(frame, bases, resamples)
     table = pl.DataFrame(rows, infer_schema_length=None).rename({"probe_kind": "update"})
     return finish(_explained(_with_index(table), extract), runs)
@@ -101,10 +109,10 @@ def _by_layer(frame: pl.DataFrame) -> list[dict]:
     return [{**row, **keys, "unit": MEASURES[row["statistic"]]} for row in long.to_dicts()]
 
 
-def _at_norm(frame: pl.DataFrame, resamples: int) -> list[dict]:
+def _at_norm(frame: pl.DataFrame, resamples: int, compared: Collection[str]) -> list[dict]:
     trained = frame.filter(pl.col("probe_kind") == "trained")
     measured = [name for name in frame.columns if name in MEASURES or name.startswith(f"{SINGULAR}/")]
-    matched, where = spectrum_norms.at_matched_norm(trained, measured)
+    matched, where = spectrum_norms.at_matched_norm(trained, measured, compared)
     keys = {
         **PLACE,
         "kind": ALL,

@@ -1,7 +1,7 @@
-"""Updates at matched norm: every run where its ‖ΔW‖/‖W0‖ first passes the smallest final one among the runs."""
+"""Updates at matched norm: every run where its ‖ΔW‖/‖W0‖ first passes the smallest final one of the compared runs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import polars as pl
@@ -9,6 +9,7 @@ import polars as pl
 NORM = "relative_frobenius"
 RUN = ["method", "seed"]
 TOO_FAR = "moved beyond the matched norm before its first milestone"
+NEVER = "never moved as far as the matched norm"
 
 
 class Crossing(NamedTuple):
@@ -33,24 +34,38 @@ def crossing(norms: Sequence[tuple[float, float]], target: float) -> Crossing | 
     return None
 
 
-def at_matched_norm(frame: pl.DataFrame, measured: Sequence[str]) -> tuple[pl.DataFrame, list[dict]]:
+def matched(norms: pl.DataFrame, compared: Collection[str]) -> float | None:
+    """The smallest final norm of the methods `compared`, where any of them moved, else of all; None if none did.
+
+    A run that is not compared, such as a merge or an adapter from elsewhere, may be short: it sets no norm for others.
+    """
+    ends = norms.filter(pl.col("fraction") == pl.col("fraction").max(), pl.col(NORM) > 0)
+    asked = ends.filter(pl.col("method").is_in(list(compared)))
+    return (ends if asked.is_empty() else asked)[NORM].min()
+
+
+def at_matched_norm(
+    frame: pl.DataFrame, measured: Sequence[str], compared: Collection[str]
+) -> tuple[pl.DataFrame, list[dict]]:
     """Columns `measured` of every module at the matched norm, as at the last fraction; and rows saying where that is.
 
-    `frame` holds trained updates by RUN, fraction and module. Runs that never were at that norm get a row that says so.
+    `frame` holds trained updates by RUN, fraction and module; `compared` as in `matched`. Runs that never were at that
+    norm get a row that says so.
     """
-    norms = frame.group_by(*RUN, "fraction").agg(pl.col(NORM).mean()).filter(pl.col(NORM) > 0).sort(*RUN, "fraction")
-    final = frame["fraction"].max()
-    ends = norms.filter(pl.col("fraction") == final)
-    if ends.is_empty():
+    norms = frame.group_by(*RUN, "fraction").agg(pl.col(NORM).mean()).sort(*RUN, "fraction")
+    final, target = frame["fraction"].max(), matched(norms, compared)
+    if target is None:
         return frame.clear(), []
-    target, parts, where = ends[NORM].min(), [], []
+    parts, where = [], []
     for (method, seed), run in norms.partition_by(RUN, as_dict=True, maintain_order=True).items():
-        found = crossing(run.select("fraction", NORM).rows(), target)
+        moved = run.filter(pl.col(NORM) > 0)
+        found = crossing(moved.select("fraction", NORM).rows(), target)
         modules = frame.filter((pl.col("method") == method) & (pl.col("seed") == seed))
         keys = {"method": method, "seed": seed, "fraction": final, "unit": "1", "n": modules["id"].n_unique()}
         where.append({**keys, "statistic": "matched_norm", "value": target, "missing": None})
         at = found and found.before + found.share * (found.after - found.before)
-        missing = None if found else TOO_FAR
+        beyond = len(moved) and moved[NORM].max() > target
+        missing = None if found else TOO_FAR if beyond else NEVER
         where.append({**keys, "statistic": "fraction_at_norm", "value": at, "missing": missing})
         if found:
             parts.append(_between(modules, found, measured).with_columns(fraction=pl.lit(final)))

@@ -46,12 +46,15 @@ def plain(section: BaseModel) -> dict[str, object]:
 def adapter_of(shared: Adapter, method: TrainedMethod | RewardModel) -> Adapter:
     """The adapter `method` trains: the study's, with the keys that the method sets itself.
 
-    Options are merged one by one. An alpha that neither sets is 2r of the merged r.
+    Options are merged one by one, and are the method's alone where its kind is another: they are arguments of that
+    kind's class. An option set to null is the study's taken back. An alpha that neither sets is 2r of the merged r.
     """
     if method.adapter is None:
         return shared
     own = {key: getattr(method.adapter, key) for key in method.adapter.model_fields_set}
-    return shared.model_copy(update=own | {"options": shared.options | method.adapter.options})
+    options = (shared.options if own.get("kind", shared.kind) == shared.kind else {}) | method.adapter.options
+    given = {name: value for name, value in options.items() if value is not None}
+    return shared.model_copy(update=own | {"options": given})
 
 
 def check_questions(study: Study, prompt: Prompt) -> None:
@@ -88,7 +91,7 @@ def warnings_of(study: Study) -> list[str]:
 
 
 def _adapter_differences(study: Study, name: str, method: TrainedMethod) -> list[str]:
-    own, shared = plain(adapter_of(study.adapter, method)), plain(study.adapter)
+    own, shared = plain(method.adapter or study.adapter), plain(study.adapter)
     if own["alpha"] != shared["alpha"]:  # where both are empty, both follow their r
         own["alpha"], shared["alpha"] = own["alpha"] or 2 * own["r"], shared["alpha"] or 2 * shared["r"]
     return [

@@ -271,6 +271,8 @@ SCHEMAS["extract_signal"] = pa.schema(
         field("var", pa.float64(), "Σ s² over the entries, s² the sample variance"),
         field("ratio", pa.float64(), "mean of ḡ²/s² over the entries that vary", "1", null=True),
         field("varying", pa.int64(), "entries with s² > 0; 0 where ratio is empty"),
+        field("snr_without", pa.list_(pa.float64()), "Σḡ²/Σs² without one group of memes, group by group", null=True),
+        field("gsnr_without", pa.list_(pa.float64()), "mean of ḡ²/s², likewise", null=True),
     ]
 )
 SCHEMAS["sharpe"] = analysis_schema(
@@ -284,7 +286,7 @@ SCHEMAS["extract_spectrum"] = pa.schema(
     [
         _study,
         _fraction,
-        field("update", CATEGORY, "trained, or random: the control of equal norm over the same initial A"),
+        field("update", CATEGORY, "trained, or random: the control of equal norm and largest rank"),
         field("module", CATEGORY, "linear layer of the text decoder", null=True),
         field("layer", pa.int32(), "decoder layer it lies in", null=True),
         field("kind", CATEGORY, "its name within the layer: q_proj, …", null=True),
@@ -310,7 +312,7 @@ SCHEMAS["extract_spectrum"] = pa.schema(
     ]
 )
 SCHEMAS["spectrum"] = analysis_schema(
-    field("update", CATEGORY, "trained, or random: the control of equal norm over the same initial A"),
+    field("update", CATEGORY, "trained, or random: the control of equal norm and largest rank"),
     field("kind", CATEGORY, "linear layers of this name (q_proj, …), or all"),
     field("layer", pa.int32(), "decoder layer; empty for all", null=True),
     field("index", pa.int32(), "1-based place of a singular value; empty for other statistics", null=True),
@@ -419,7 +421,7 @@ SCHEMAS["parity"] = analysis_schema(
 SCHEMAS["summary"] = analysis_schema(
     field("question", CATEGORY, "the question it answers; empty for the side-by-side table", null=True),
     field("versus", CATEGORY, "the other method of a claim, or the two numbers of a relation", null=True),
-    field("measure", CATEGORY, "what a claim compares; empty in the table and for relations", null=True),
+    field("measure", CATEGORY, "what a claim compares, or the level of noise; empty otherwise", null=True),
     field("verdict", CATEGORY, "what this data says to a claim, on its row p_holm", null=True),
 )
 

@@ -18,7 +18,7 @@ from typing import Literal
 
 import polars as pl
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin, Trainer, TrainerCallback
 from trl import (
     DPOConfig,
@@ -155,22 +155,26 @@ def trainer(
     }
     kind = on_policy if isinstance(config, GRPOConfig) else TRAINERS[type(config)]
     if isinstance(config, DRAWING):
-        needed = config.generation_batch_size // config.num_generations
-        if len(rows) < needed:
-            raise InputError(
-                f"training: {len(rows)} prompts, but one generation batch takes {needed} (per_device_train_batch_size "
-                f"over num_generations); make it smaller"
-            )
+        _check_batch(config, len(rows))
         common["reward_funcs"] = rewards
+    begun = _adapter(model) if isinstance(model, PeftModel) else None
     made = kind(**common)
     made.remove_callback(PrinterCallback)
-    if reference == "base" and "ref" in getattr(made.model, "peft_config", {}):
-        # TRL's copy of what an adapter had learnt; without it the reference is the model with adapters off.
-        made.model.delete_adapter("ref")
     _in_float32(made.model)
+    if begun is not None:
+        _begin(made.model, begun, reference)
     _check_trained(made.model)
     made.loss_reference = loss_reference(config, made.model, reference)
     return made
+
+
+def _check_batch(config: Config, prompts: int) -> None:
+    needed = config.generation_batch_size // config.num_generations
+    if prompts < needed:
+        raise InputError(
+            f"training: {prompts} prompts, but one generation batch takes {needed} (per_device_train_batch_size "
+            f"over num_generations); make it smaller"
+        )
 
 
 def loss_reference(
@@ -191,6 +195,24 @@ def _in_float32(model: PreTrainedModel | PeftModel) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+def _adapter(policy: PeftModel) -> dict[str, torch.Tensor]:
+    state = get_peft_model_state_dict(policy, adapter_name="default", save_embedding_layers=False)
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def _begin(policy: PeftModel, begun: dict[str, torch.Tensor], reference: Literal["base", "parent"] | None) -> None:
+    """Put what an adapter had learnt, `begun`, where training begins, and into the policy that a loss compares with.
+
+    TRL copies it into an adapter "ref" by names that IA³ does not have, so that its reference stays the base; and it
+    rounds that of a quantised model. Against the base there is no such copy: the reference is the model with adapters
+    off.
+    """
+    if reference == "base" and "ref" in policy.peft_config:
+        policy.delete_adapter("ref")
+    for name in policy.peft_config:
+        set_peft_model_state_dict(policy, begun, adapter_name=name)
 
 
 def _project(config: Config, model: PreTrainedModel, layers: str) -> None:

@@ -43,15 +43,30 @@ def built(pins: Path, parent: Path) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two studies may start at once
         if not (folder / "complete").exists():
             venv.create(folder, with_pip=True)
-            run([str(python), "-m", "pip", "install", "--progress-bar", "off", "--requirement", str(pins)])
+            install([str(python), "-m", "pip", "install", "--progress-bar", "off", "--requirement", str(pins)])
             (folder / "complete").touch()
     return python
 
 
+def install(command: list[str]) -> None:
+    """Run pip's `command` and pass on what it says; raises ValueError with its last words of an error."""
+    said = []
+    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean()) as process:
+        for line in process.stdout:
+            sys.stderr.write(line)
+            said += [line.strip()] if line.strip() else []
+    if process.returncode:
+        named = [line for line in said if line.lower().startswith("error:")]
+        raise ValueError("pip: " + " ".join((named or said)[-2:]))
+
+
 def run(command: list[str], stdout: int | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run(command, check=True, text=True, stdout=stdout, env=clean())
+
+
+def clean() -> dict[str, str]:
     # The library of this project is not for that interpreter.
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return subprocess.run(command, check=True, text=True, stdout=stdout, env=clean)
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from memedynamics import external, merged_model, sources, tables
+from memedynamics import external, merged_model, sources, tables, trained_on
 from memedynamics.config import MergedMethod
 from memedynamics.job import run
 from memedynamics.merge_parents import open_parent
@@ -37,6 +37,8 @@ def main(
         (partial / label).mkdir(parents=True)
     sources.link(model, partial / "0")
     recipe = merged_model.merge(model, method, opened, partial / "1")
+    for label in ("0", "1"):
+        trained_on.keep(model, partial / label)
     partial.rename(milestones)
     tables.write(tables.SCHEMAS["history"].empty_table(), history, "history")
     tables.write(tables.SCHEMAS["rollouts"].empty_table(), rollouts, "rollouts")

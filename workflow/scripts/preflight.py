@@ -1,9 +1,11 @@
 """Step-0 invariants of one method, on a few real memes, before anything trains; stops at the first that is violated."""
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import polars as pl
 import torch
 from transformers import Trainer
 from trl import GRPOTrainer
@@ -20,6 +22,7 @@ from memedynamics.job import run
 from memedynamics.methods import EntropyMinimisation, Matched, Trained
 from memedynamics.rewards import reward_functions
 from memedynamics.starting import PUT_ON, starting_policy
+from memedynamics.targets import targeted
 from memedynamics.training import trainer, trainer_config
 from memedynamics.vlm import load_model, load_processor
 
@@ -48,16 +51,10 @@ def main(
     adapter = method.adapter or matched.adapter
     modes.check(adapter, args)
     trainer_config(kind, args, work, **fixed)
-    pairs, memes = tables.read(preferences, "preferences"), tables.read(data, "data")
-    rows = training_rows(pairs, memes, matched.prompt, matched.question, "paired").head(MEMES)
+    rows, drawn = few_memes(preferences, data, samples, matched, method.target)
     policy, processor = load_model(model, base.dtype, base.attn_implementation), load_processor(model)
-    drawn = tables.read(samples, "samples", ["id", "sample", "token_ids", "text", "logp", "correct", "format_ok"])
     few = reader(policy, processor, matched.prompt, rows, drawn, SAMPLES)
     examples = correct_samples(rows, drawn).head(MEMES) if kind == "rft" else rows
-    on_policy = GRPOTrainer
-    if isinstance(method, EntropyMinimisation):
-        # Without its gate, which would leave out responses that prove as much.
-        on_policy = partial(EntropyTrainer, objective=method.objective, label_gated=False, prompt=matched.prompt)
 
     def begun() -> Policy:
         # Adapters that the trainer itself puts on go on the base at hand.
@@ -68,7 +65,7 @@ def main(
     def made(beginning: Policy) -> Trainer:
         config = trainer_config(kind, one_step(kind, args, len(examples)), work, **fixed).set_save("no")
         graders = reward_functions(rewards or {}, matched.prompt)
-        given = (config, beginning, processor, examples, adapter, graders, None, on_policy)
+        given = (config, beginning, processor, examples, adapter, graders, None, loop(method, matched))
         return trainer(*given, reference=method.reference)
 
     found, parent = {}, start / "1" if start else None
@@ -77,6 +74,24 @@ def main(
         require(name, invariant, kind, base.dtype)
         found[name] = {**invariant._asdict(), "ok": invariant.ok}
     report.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def few_memes(
+    preferences: Path, data: Path, samples: Path, matched: Matched, target: str
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The first training rows that have pairs, with what `target` says in the column chosen, and the base's samples."""
+    pairs, memes = tables.read(preferences, "preferences"), tables.read(data, "data")
+    rows = training_rows(pairs, memes, matched.prompt, matched.question, "paired")
+    rows = targeted(rows, memes, matched.prompt, target).head(MEMES)
+    drawn = tables.read(samples, "samples", ["id", "sample", "token_ids", "text", "logp", "correct", "format_ok"])
+    return rows, drawn
+
+
+def loop(method: Trained, matched: Matched) -> Callable[..., GRPOTrainer]:
+    """The on-policy trainer: GRPO's, or EM's without its gate, which would leave out responses that prove as much."""
+    if not isinstance(method, EntropyMinimisation):
+        return GRPOTrainer
+    return partial(EntropyTrainer, objective=method.objective, label_gated=False, prompt=matched.prompt)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import polars as pl
 
 from memedynamics import gather, reward_dynamics, reward_history, reward_training, tables
 from memedynamics.job import run
+from memedynamics.prompts import Prompt
 
 ANSWERS = ["fraction", *gather.MEME, "token_ids", "finish_reason", "answer", "format_ok", "correct"]
 ANSWERS += ["reward", "p_hateful", "forced"]
@@ -31,18 +32,21 @@ def main(
     resamples: int,
     in_domain: str,
     groups: dict[str, int],
+    prompt: Prompt,
+    rewards: dict[str, float],
     report: Path | None = None,
 ) -> None:
-    """Write the analysis `rewards`; `groups` is num_generations of every method that draws groups.
+    """Write the analysis `rewards`; `groups` is num_generations of every method that draws groups by the study's rules.
 
-    `report`: the reward model's, in a study that trains one.
+    `prompt` and `rewards`, the weights of these rules, read and grade what was drawn. `report`: the reward model's, in
+    a study that trains one.
     """
     milestones = gather.milestones(runs)
     given = pl.concat([answers(base, "base_sample"), answers(samples, "own_sample")])
     frame = reward_dynamics.measure(
         gather.whole(given, milestones, "samples"),
         reward_history.logged(histories),
-        reward_training.drawn(rollouts),
+        reward_training.drawn(rollouts, prompt, rewards),
         tables.read(preferences, "preferences", ["dataset", "id"]),
         gather.prompts(data),
         milestones,

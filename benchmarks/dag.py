@@ -1,0 +1,110 @@
+"""How planning grows with a study: time and peak memory of `snakemake -n` before anything ran and after everything did.
+
+    python benchmarks/dag.py [--largest 48]
+
+Studies of 12, 24 and 48 methods × 5 seeds × 6 milestones × 4 datasets × 8 shards, files faked, Snakemake's own records
+real. The claims, for the largest: at most 20 s and 1 GB before anything ran, 30 s on a finished study, where nothing
+is to be done. Exits 1 where one fails.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDY = "study.yaml"
+
+
+class Run(NamedTuple):
+    """What one call took."""
+
+    seconds: float
+    gigabytes: float
+    text: str
+
+
+def study(methods: int, datasets: int = 4, seeds: int = 5, shards: int = 8) -> dict:
+    """A study file with that many of each."""
+    kinds = ("sft", "dpo", "grpo", "kto", "rloo", "rft", "em")
+    drawn = {"reader": "pictograms", "splits": {"test": 24}}
+    names = [f"other{number}" for number in range(datasets - 1)]
+    return {
+        "study": "large",
+        "base_model": {"source": "demo", "dtype": "float32"},
+        "prompt": "think_answer_text",
+        "datasets": {"own": {**drawn, "splits": {"train": 96, "val": 24, "test": 24}}} | dict.fromkeys(names, drawn),
+        "in_domain": "own",
+        "out_of_domain": names,
+        "sampling": {"shards": shards},
+        "scoring": {"shards": shards},
+        "methods": {f"{kinds[n % len(kinds)]}-{n}": {"kind": kinds[n % len(kinds)]} for n in range(methods)},
+        "seeds": list(range(1, seeds + 1)),
+        "milestones": [0, 0.0625, 0.125, 0.25, 0.5, 1],
+    }
+
+
+def snakemake(folder: Path, *arguments: str) -> Run:
+    """One call, in a process whose time and peak memory are measured."""
+    command = [sys.executable, "-m", "snakemake", "--configfile", STUDY, *arguments]
+    output = folder / "output.txt"
+    start = time.perf_counter()
+    with output.open("w") as file:
+        child = subprocess.Popen(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT)
+        _, status, used = os.wait4(child.pid, 0)
+    if status:
+        sys.exit(f"{' '.join(command)} failed:\n{output.read_text()[-2000:]}")
+    return Run(time.perf_counter() - start, used.ru_maxrss / 2**20, output.read_text())
+
+
+def fake(folder: Path) -> int:
+    """Make every file that the study would make, empty, with Snakemake's records of it; how many there are."""
+    listed = snakemake(folder, "--summary").text.splitlines()
+    header = next(number for number, line in enumerate(listed) if line.startswith("output_file"))
+    files = [folder / line.split("\t")[0] for line in listed[header + 1 :] if "\t" in line]
+    for file in files:
+        if file.suffix:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        else:
+            file.mkdir(parents=True, exist_ok=True)
+    snakemake(folder, "--touch", "--cores", "1", "--quiet", "all")
+    return len(files)
+
+
+def measure(methods: int) -> tuple[Run, Run]:
+    """Planning of a fresh study and of the finished one."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in ("Snakefile", "rules", "workflow", "config", "envs"):
+            (folder / part).symlink_to(ROOT / part)
+        (folder / STUDY).write_text(yaml.safe_dump(study(methods), sort_keys=False))
+        fresh = snakemake(folder, "-n", "--quiet", "all")
+        files = fake(folder)
+        finished = snakemake(folder, "-n")
+        assert "Nothing to be done" in finished.text, finished.text[-2000:]
+        print(
+            f"{methods:3d} methods, {files:6,d} files: fresh {fresh.seconds:5.1f} s {fresh.gigabytes:.2f} GiB, "
+            f"finished {finished.seconds:5.1f} s {finished.gigabytes:.2f} GiB",
+            flush=True,
+        )
+        return fresh, finished
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--largest", type=int, default=48, help="methods of the largest study")
+    largest = parser.parse_args().largest
+    for methods in (largest // 4, largest // 2, largest):
+        fresh, finished = measure(methods)
+    sys.exit(not (fresh.seconds <= 20 and fresh.gigabytes <= 1 and finished.seconds <= 30))
+
+
+if __name__ == "__main__":
+    main()
