@@ -22,7 +22,8 @@ rule base_model:
         f"{ROOT}/benchmarks/base_model.tsv"
     conda:
         "../envs/main.yaml"
-    threads: 1
+    # The demo's model is trained here, before there is anything else to do.
+    threads: 2
     resources:
         mem_mb=grows(8000),
         runtime=grows(60),
