@@ -41,9 +41,9 @@ def planned(folder, *arguments, **options):
     return Counter({rule: int(count) for rule, count in rows if rule not in aggregates})
 
 
-def told(folder, rule, holding=""):
+def told(folder, rule, holding="", **options):
     """The JSON argument of the first job of `rule` in a dry run whose command holds the text `holding`."""
-    text = snakemake(folder, "--dry-run", "--printshellcmds").stdout
+    text = snakemake(folder, "--dry-run", "--printshellcmds", "--forceall", **options).stdout
     commands = [line for line in text.splitlines() if f"scripts/{rule}.py" in line and holding in line]
     return json.loads(re.search(r"'({.*})'", commands[0]).group(1))
 

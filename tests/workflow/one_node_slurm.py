@@ -1,9 +1,11 @@
 """A real Slurm of one node on this machine, with two fake GPUs: for tests, as root, from Debian's packages.
 
-Accounting is off, so job states are read with squeue; the GPUs are /dev/null and /dev/zero.
+Accounting is off, so job states are read with squeue. The node says it has more than it does, so that jobs can ask for
+what real ones need; its GPUs are /dev/null and /dev/zero.
 """
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -40,7 +42,8 @@ SlurmdPidFile={state}/slurmd.pid
 SlurmctldLogFile={state}/slurmctld.log
 SlurmdLogFile={state}/slurmd.log
 GresTypes=gpu
-NodeName={host} CPUs={cpus} RealMemory={memory} Gres=gpu:2 State=UNKNOWN
+SlurmdParameters=config_overrides
+NodeName={host} CPUs=16 RealMemory=400000 Gres=gpu:2 State=UNKNOWN
 PartitionName=cpu Nodes={host} Default=YES MaxTime=INFINITE State=UP
 PartitionName=gpu Nodes={host} MaxTime=INFINITE State=UP
 """
@@ -56,14 +59,13 @@ def start(state: Path) -> list[subprocess.Popen]:
     host = socket.gethostname().split(".")[0]
     for folder in ("controller", "daemon"):
         (state / folder).mkdir(parents=True, exist_ok=True)
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20 - 512
-    settings = CONFIG.format(host=host, state=state, cpus=os.cpu_count(), memory=memory)
+    settings = CONFIG.format(host=host, state=state)
     SETTINGS[0].parent.mkdir(exist_ok=True)
     SETTINGS[0].write_text(settings)
     SETTINGS[1].write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
     _start_munge()
     daemons = [subprocess.Popen([shutil.which(name), "-D"], stderr=subprocess.DEVNULL) for name in DAEMONS[1:]]
-    _wait(lambda: "idle" in _output("sinfo", "--noheader", "--format=%T"))
+    wait(lambda: "idle" in _output("sinfo", "--noheader", "--format=%T"))
     return daemons
 
 
@@ -75,6 +77,15 @@ def stop(daemons: list[subprocess.Popen]) -> None:
         daemon.wait(30)
     for settings in SETTINGS:
         settings.unlink()
+
+
+def records() -> list[dict[str, str]]:
+    """What Slurm knows of every job since the start: scontrol's own fields, and Rule, from Snakemake's comment."""
+    found = []
+    for job in _output("scontrol", "show", "job", "--details", "--oneliner").splitlines():
+        fields = dict(re.findall(r"(\w+)=(\S*)", job))
+        found.append(fields | {"Rule": re.match(r"rule_(.+?)(_wildcards|$)", fields.get("Comment", ""))[1]})
+    return found
 
 
 def _start_munge() -> None:
@@ -93,9 +104,10 @@ def _output(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True).stdout
 
 
-def _wait(ready, seconds: float = 60) -> None:
+def wait(ready, seconds: float = 60) -> None:
+    """Wait until `ready()`; raises TimeoutError."""
     end = time.time() + seconds
     while not ready():
         if time.time() > end:
-            raise TimeoutError("Slurm did not come up; see its logs in the state folder")
+            raise TimeoutError(f"not ready after {seconds} s; Slurm's own logs lie in its state folder")
         time.sleep(0.5)

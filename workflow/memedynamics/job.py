@@ -7,6 +7,7 @@
 annotated: pydantic turns strings into paths and dicts into the config's models.
 """
 
+import gc
 import hashlib
 import inspect
 import json
@@ -31,6 +32,7 @@ def run(main: Callable[..., object]) -> None:
 
     Of several processes that share the job (accelerate launch) only the first clears up and reports.
     """
+    gc.enable()  # off while modules are imported
     # The process's own start: importing torch and the trainers is most of a short job.
     began = psutil.Process().create_time()
     job = json.loads(sys.argv[1])

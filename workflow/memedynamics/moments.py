@@ -104,7 +104,11 @@ def without_each(layers: Layers, name: str) -> list[Strength]:
 
     Empty where there are under FEWEST groups, or leaving one out leaves no signal or no variance.
     """
-    groups = [found for (layer, group), found in sorted(layers.items(), key=lambda item: str(item[0])) if layer == name and group is not None]
+    groups = [
+        found
+        for (layer, group), found in sorted(layers.items(), key=lambda item: str(item[0]))
+        if layer == name and group is not None
+    ]
     if len(groups) < FEWEST:
         return []
     rest = [[one for one in groups if one is not left] for left in groups]
