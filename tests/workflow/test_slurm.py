@@ -1,4 +1,4 @@
-"""The study on a real Slurm: jobs see the study file, GPU rules hold a GPU each, shards are arrays, a warning is heard."""
+"""The study on a real Slurm: jobs see the study file, GPU rules hold one each, shards are arrays, warnings are heard."""
 
 import json
 import os
