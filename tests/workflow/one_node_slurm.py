@@ -84,7 +84,8 @@ def records() -> list[dict[str, str]]:
     found = []
     for job in _output("scontrol", "show", "job", "--details", "--oneliner").splitlines():
         fields = dict(re.findall(r"(\w+)=(\S*)", job))
-        found.append(fields | {"Rule": re.match(r"rule_(.+?)(_wildcards|$)", fields.get("Comment", ""))[1]})
+        if rule := re.match(r"rule_(.+?)(_wildcards|$)", fields.get("Comment", "")):
+            found.append(fields | {"Rule": rule[1]})
     return found
 
 
