@@ -29,8 +29,8 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(cluster, tmp_path_factory):
-    """A folder whose study has trained on the cluster; what Slurm knows of it; and what one training had saved when it
-    was told that its time is up.
+    """A folder whose study has trained on the cluster; what Slurm knows of it; the devices held at once; and what one
+    training had saved and said when it was told that its time is up.
     """
     project = copy_tree(tmp_path_factory.mktemp("on_slurm") / "project")
     threads = ["--set-threads", "train_grpo=1", "sample_base=1"]  # the machine has fewer cores than Slurm believes
@@ -54,8 +54,9 @@ def trained(cluster, tmp_path_factory):
     subprocess.run(["scancel", "--signal=TERM", job["JobId"]], check=True)
     one_node_slurm.wait(lambda: state_of(job) == "FAILED", 180)
     saved = [path.parent.name for path in project.glob(f"{WORK}/*/*/checkpoints/*/complete")]
+    words = "".join(log.read_text() for log in project.glob("results/slurm/logs/train/grpo/*.log"))
     assert running.wait(900) == 0, said()
-    return project, one_node_slurm.records(), snapshots, saved
+    return project, one_node_slurm.records(), snapshots, (saved, words)
 
 
 def state_of(job):
@@ -96,11 +97,10 @@ def test_shards_are_arrays(trained):
 
 
 def test_a_training_told_that_its_time_is_up_saves_itself_and_goes_on(trained):
-    project, records, _, saved = trained
+    project, records, _, (saved, words) = trained
     states = sorted(job["JobState"] for job in records if job["Rule"] == "train_grpo")
     assert states == ["COMPLETED", "COMPLETED", "FAILED"]
-    logs = "".join(log.read_text() for log in project.glob(".snakemake/slurm_logs/rule_train_grpo/**/*.log"))
-    stopped = re.search(r"training was stopped at step (\d+) of 30", logs)
+    stopped = re.search(r"training was stopped at step (\d+) of 30", words)
     assert f"checkpoint-{stopped[1]}" in saved
     for seed in (1, 2):
         steps = pq.read_table(project / f"results/slurm/runs/grpo/seed{seed}/rollouts.parquet")["step"].to_pylist()
