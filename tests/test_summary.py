@@ -179,6 +179,18 @@ def test_the_figure_shows_every_run_and_every_claim(found):
     assert sum(len(trace.x) for trace in figure.data if trace.type == "scatter" and trace.xaxis == "x") == 6
 
 
+def test_a_panel_that_nothing_fills_is_there_and_says_so(found):
+    """Without a trace of its own a panel has no axes, and plotly puts its title into another."""
+    empty = found.with_columns(
+        value=pl.when(pl.col("statistic") == "accuracy", pl.col("question").is_null()).then(None).otherwise("value")
+    )
+    for frame in (empty, found.filter((pl.col("statistic") != "accuracy") | pl.col("question").is_not_null())):
+        figure = figure_summary(frame)
+        said = [note for note in figure.layout.annotations if note.text == "no run has a value"]
+        assert "x domain" in {note.xref for note in said}
+        assert any(trace.xaxis == "x" and len(trace.x) for trace in figure.data if trace.type == "scatter")
+
+
 def test_the_table_has_room_for_every_line_of_text(found):
     """At least 15 px a line of text and 13 around it, in plotly's domain of the table; names that wrap take more."""
     long = found.with_columns(pl.col("method", "versus").replace({"dpo": "dpo-with-the-pairs-of-the-judge"}))

@@ -119,11 +119,22 @@ def by_method(figure: go.Figure, row: int, col: int, rows: pl.DataFrame, unit: s
         for (_, seed, place), shift in zip(own, _shifts(len(own)), strict=True):
             run = rows.filter((pl.col("method") == method) & (pl.col("seed") == seed)).drop_nulls("value")
             _points(figure, row, col, run, [at + shift] * len(run), palette[method], place)
+    if rows["value"].count() == 0:
+        _nothing(figure, row, col)
     longest = LONGEST if len(methods) <= BESIDE else UPRIGHT
     names = [f'<span style="color:{palette[method]}"><b>{_short(method, longest)}</b></span>' for method in methods]
     ticks = {"tickvals": list(range(len(methods))), "ticktext": names, "range": [-0.6, len(methods) - 0.4]}
     figure.update_xaxes(**ticks, showgrid=False, row=row, col=col)
     figure.update_yaxes(title_text=unit, row=row, col=col)
+
+
+def _nothing(figure: go.Figure, row: int, col: int) -> None:
+    # Without a trace there would be no panel, and its title would stand in another one.
+    figure.add_scatter(x=[None], y=[None], showlegend=False, hoverinfo="skip", row=row, col=col)
+    figure.add_annotation(
+        text="no run has a value", xref="x domain", yref="y domain", x=0.5, y=0.6, showarrow=False,
+        font={"color": figures.COLOURS[BASE]}, row=row, col=col,
+    )  # fmt: skip
 
 
 def reference(figure: go.Figure, row: int, col: int, base: pl.DataFrame, at: int) -> None:
