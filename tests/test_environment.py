@@ -55,6 +55,7 @@ def restored(monkeypatch):
         ('{"methods": {"sft": {"adapter": {"kind": "qlora"}}}}', True),
         ('{"training": {"optim": "adamw_bnb_8bit"}}', True),
         ('{"methods": {"sft": {"args": {"optim": "paged_adamw_32bit"}}}}', True),
+        *[(f'{{"training": {{"optim": "{name}"}}}}', True) for name in ("lion_32bit", "ademamix", "rmsprop_bnb")],
     ],
 )
 def test_jobs_have_bitsandbytes_where_the_study_needs_it(tmp_path, monkeypatch, study, there):

@@ -13,8 +13,8 @@ from memedynamics import lease
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "polars", "pyarrow")
 
 
-# What in a study file needs bitsandbytes: QLoRA, and optimisers named adamw_bnb_8bit, paged_adamw_32bit, …
-BITSANDBYTES = re.compile("qlora|8bit|paged")
+# What in a study file needs bitsandbytes: QLoRA, and optimisers named adamw_bnb_8bit, paged_adamw_32bit, ademamix, …
+BITSANDBYTES = re.compile("qlora|8bit|paged|bnb|lion|ademamix")
 
 
 def expose(library: Path, study: str) -> None:
