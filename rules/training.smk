@@ -122,7 +122,7 @@ rule train_llamafactory:
     params:
         **task("train_llamafactory", cfg=train_cfg),
     shell:
-        "python {params.script} {params.job:q} > {log} 2>&1"
+        f"{LAUNCH} {{params.script}} {{params.job:q}} > {{log}} 2>&1"
 
 
 rule train_reward_model:

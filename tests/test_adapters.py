@@ -456,6 +456,7 @@ def test_the_scripts_keep_to_the_reference(method: str, reference: str, study: P
     [
         ("lora", {"r": 8, "alpha": 8}, "(r 4, not 8);"),
         ("lora", {"alpha": 32}, "(alpha 8, not 32);"),
+        ("lora", {"dropout": 0.1}, "(dropout 0.0, not 0.1);"),
         ("lora", {"kind": "rslora"}, "(kind lora, not rslora);"),
         ("lora", {"kind": "ia3"}, "(kind lora, not ia3);"),
         ("lora", {"layers": "attention"}, "(layers 14, not 8: "),

@@ -135,6 +135,17 @@ def test_comparing_by_hand() -> None:
         servable.refuse_unequal(lost, Path("x"))
 
 
+def test_an_update_that_is_rounded_away_is_warned_about() -> None:
+    """Training moved each logit by 1; off by 0.5 is more than a third of it, off by 0.25 is not."""
+    policy = [torch.zeros(2, 2)]
+    far, near = (servable.compare(policy, [policy[0] - 1], [policy[0] + gap], "bfloat16") for gap in (0.5, 0.25))
+    assert "0.5 off" in servable.blurred(far) and "moved them by 1 only" in servable.blurred(far)
+    assert servable.blurred(near) is None
+    check = {**far, "warning": servable.blurred(far)}
+    assert "Beware: in bfloat16 the export's logits are 0.5 off" in card(check=check)
+    assert "Beware" not in card(check={**near, "warning": None})
+
+
 def test_prompt_tuning_has_no_merged_model(model: Path, data: Path, tmp_path: Path) -> None:
     from peft import PromptTuningConfig, get_peft_model
 
@@ -163,7 +174,7 @@ def card(header: dict[str, object] | None = None, **given: object) -> str:
         "settings": [("args.lr", 0.1)], "versions": "torch 2", "metrics": [], "movement": [],
         "data": [{"dataset": "memes", "split": "val", "memes": 6, "hateful": "33.3%"}],
         "check": {"max_logit_gap": 1e-5, "rms_logit_gap": 1e-6, "rms_logit_moved": 0.5, "argmax_agreement": 1.0,
-                  "dtype": "float32"},
+                  "dtype": "float32", "warning": None},
     }  # fmt: skip
     return model_card.render(
         {**values, **given}, header or model_card.header("org/base", "adapter", [], "peft"), "pass\n"

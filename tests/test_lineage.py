@@ -69,6 +69,14 @@ def test_runs_of_one_seed_are_made_of_runs_of_that_seed():
         ),
         ({"m": {"kind": "merge", "how": "linear", "of": ["m", "s"]}, "s": {"kind": "sft"}}, "methods.m.of: a cycle"),
         (
+            {
+                "m": {"kind": "merge", "how": "linear", "of": ["sfft", "dpo"]},
+                "sft": {"kind": "sft"},
+                "dpo": {"kind": "dpo"},
+            },
+            "methods.m.of: no method 'sfft'; .* 'sft'",
+        ),
+        (
             {"a": {"kind": "sft", "adapter": {"r": 8}}, "b": {"kind": "sft", "from": "a"}},
             r"methods.b.from: a has another adapter \(r, alpha\)",
         ),
@@ -178,14 +186,17 @@ def test_plain_methods_differ_in_the_objective_alone():
 
 def test_departures_of_a_recipe_are_warned_about():
     """A run that begins elsewhere, or learns from something else, is not matched; each line names both keys."""
-    found = study(
-        fine={"kind": "sft", "target": "groups"},
-        then={"kind": "sft", "from": "fine"},
-        other={"kind": "sft", "backend": "llamafactory"},
-        plain={"kind": "sft"},
-    )
+    methods = {
+        "fine": {"kind": "sft", "target": "groups"},
+        "then": {"kind": "sft", "from": "fine"},
+        "other": {"kind": "sft", "backend": "llamafactory"},
+        "plain": {"kind": "sft"},
+        "graded": {"kind": "grpo", "reward": "model"},
+    }
+    found = load_study(STUDY | {"methods": methods, "reward_model": {}})
     assert [line.removeprefix("methods are not matched: ") for line in warnings_of(found)] == [
         "methods.fine.target = 'groups' but preferences hold what the others learn from",
         "methods.then.from = 'fine' but base_model is where the others begin",
         "methods.other.backend = 'llamafactory' but the others are trained by TRL (backend = 'trl')",
+        "methods.graded.reward = 'model' but rewards are what the others are graded by",
     ]

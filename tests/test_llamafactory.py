@@ -40,6 +40,7 @@ from tiny_study import OWN, PROMPT, ROOT, inputs, outputs, script, settings, tra
 GIVEN = "MEMEDYNAMICS_LLAMAFACTORY"
 MADE = ROOT / ".environments/llamafactory.json"
 KINDS = ("sft", "dpo")
+DORA = Adapter(kind="dora", r=4)
 ARGS = {"num_train_epochs": 4, "save_steps": 2}
 
 
@@ -376,6 +377,28 @@ def test_last_words(said: list[str], words: str) -> None:
     assert llamafactory_process.last_words(said, -9) == words
 
 
+def test_every_training_hears_signals() -> None:
+    """A shell that waits for the training would end at SIGTERM, and the job with it, before anything is saved."""
+    rules = (ROOT / "rules/training.smk").read_text().split("\n\n\n")
+    own = [rule for rule in rules if re.match(r"rule train_\w+:", rule)]
+    assert len(own) == 3 and all('f"{LAUNCH} ' in rule for rule in own)
+
+
+def test_the_collector_runs_while_it_trains(tmp_path: Path) -> None:
+    """Jobs import without it (module memedynamics); the entry turns it on before anything is trained."""
+    (tmp_path / "llamafactory/train").mkdir(parents=True)
+    for name in ("llamafactory", "llamafactory/train"):
+        (tmp_path / name / "__init__.py").touch()
+    (tmp_path / "llamafactory/train/tuner.py").write_text("def run_exp(*_): import gc; print('on', gc.isenabled())\n")
+    for name, text in (("a.yaml", "{}"), ("s.json", '{"template": {}}')):
+        (tmp_path / name).write_text(text)
+    code = "import pathlib, memedynamics.llamafactory_entry as e; e.register = e.Study = lambda told: None; "
+    code += "e.main(pathlib.Path('a.yaml'), pathlib.Path('s.json'))"
+    surroundings = {**os.environ, "MEMEDYNAMICS_BITSANDBYTES": "no", "PYTHONPATH": f"{ROOT / 'workflow'}:{tmp_path}"}
+    run = [sys.executable, "-c", code]
+    assert "on True" in subprocess.run(run, cwd=tmp_path, env=surroundings, capture_output=True, text=True).stdout
+
+
 def test_sigterm_is_passed_on(tmp_path: Path) -> None:
     """The process under it saves and stops in its own time, and the job ends with what it said."""
     body = """
@@ -426,6 +449,39 @@ def test_dpo_starts_at_ln_2_on_both(runs: dict[str, dict[str, Path]]) -> None:
         assert logged(runs[name], "loss")[0] == pytest.approx(math.log(2), abs=1e-6)
     for metric in ("rewards/chosen", "rewards/margins", "logps/chosen", "logps/rejected"):
         assert logged(runs["lf_dpo"], metric) == pytest.approx(logged(runs["dpo"], metric), abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def parent(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Milestones of an SFT with DoRA, far enough from the base to be told from it."""
+    folder = tmp_path_factory.mktemp("parent") / "first"
+    folder.mkdir()
+    given = settings("sft", max_steps=4)
+    method = given["method"].model_copy(update={"adapter": DORA})
+    where = {**inputs(study), **outputs(folder), "work": folder / "work", "threads": 1}
+    script("train_sft")(**where, **{**given, "method": method})
+    return folder / "milestones"
+
+
+@pytest.mark.parametrize("reference", ["base", "parent"])
+def test_a_chain_with_dora_is_trls(
+    reference: str, parent: Path, study: Path, environment: Path, tmp_path: Path
+) -> None:
+    """DPO from where another run ended: ln 2 against the parent, something else against the base; on both backends."""
+    losses = []
+    for backend, name in (("trl", "train_dpo"), ("llamafactory", "train_llamafactory")):
+        given = settings("dpo", max_steps=2)
+        args = {"kind": "dpo", "backend": backend, "args": given["method"].args, "adapter": DORA, "from": "first"}
+        method = TrainedMethod(**args, reference=reference)
+        run = tmp_path / backend
+        (run / "work").mkdir(parents=True)
+        where = {**inputs(study), **outputs(run), "work": run / "work", "threads": 1, "start": parent}
+        where |= {"environment": environment} if backend == "llamafactory" else {}
+        script(name)(**where, **{**given, "method": method})
+        losses.append(logged(outputs(run), "loss"))
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+    assert (abs(losses[0][0] - math.log(2)) < 1e-6) == (reference == "parent")
+    assert reference == "parent" or abs(losses[0][0] - math.log(2)) > 1e-4
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -67,7 +67,8 @@ def test_nothing_is_left_to_do(breadth):
 
 
 def test_runs_begin_where_they_say(breadth):
-    assert [record(breadth, name)["starts_at"] for name in ("sft", "sft-dpo", "dpo-judge")] == ["base", "sft", "own"]
+    began = [record(breadth, name)["starts_at"] for name in ("sft", "sft-dpo", "sft-grpo", "dpo-judge", "em-prompt")]
+    assert began == ["base", "sft", "sft", "own", "own"]
     # Away from the base, each response by itself: KL of whole responses, not of their spans or against another run.
     kl = responses_kl(breadth)
     started = kl.filter((pl.col("fraction") == 0) & pl.col("method").is_in(["sft-dpo", "dpo-judge"]))
@@ -104,7 +105,10 @@ def test_both_backends_train_alike(breadth):
 
 def test_the_reward_model_graded_and_the_judge_chose(breadth):
     rollouts = pl.read_parquet(breadth / ROOT / "runs/gspo-reward/seed1/rollouts.parquet")
-    assert "reward_model" in str(rollouts.columns) + str(rollouts.head(1).to_dicts())
+    # What was trained on is its reward; the study's own are recorded and weigh nothing.
+    rewards = [{one["key"]: one["value"] for one in row} for row in rollouts["rewards"]]
+    assert rollouts["reward"].to_list() == pytest.approx([row["reward_model"] for row in rewards], abs=1e-6)
+    assert rollouts["reward"].n_unique() > 8
     judged, labelled = (
         pl.read_parquet(breadth / ROOT / f"{name}.parquet") for name in ("preferences/judged", "preferences")
     )
@@ -132,7 +136,16 @@ def test_an_exported_run_is_checked_and_described(breadth):
     snakemake(breadth, "--cores", "1", folder, config=STUDY)
     check = json.loads((breadth / folder / "check.json").read_text())
     assert check["rms_logit_gap"] < 1e-5 < check["rms_logit_moved"] and check["argmax_agreement"] > 0.99
-    assert (breadth / folder / "README.md").read_text().startswith("---\n")
+    card = (breadth / folder / "README.md").read_text()
+    # The numbers of the study's own tables, and how it was made.
+    val = pl.col("method").eq("gspo-reward") & pl.col("split").eq("val") & pl.col("fraction").eq(1)
+    of_run = {"accuracy": table(breadth, "accuracy").filter(val, statistic="accuracy", probe_kind="own_sample"),
+              "kl": responses_kl(breadth).filter(val, direction="reverse", reference="base")}  # fmt: skip
+    for name, rows in of_run.items():
+        found = rows.filter(pl.col("versus").is_null()) if "versus" in rows.columns else rows
+        value, low, high = found.select("value", "ci_low", "ci_high").row(0)
+        assert f"{value:.3f} ({low:.3f} to {high:.3f})" in card, name
+    assert card.startswith("---\n") and "gspo" in card and "qv\\_high" in card
     assert (breadth / folder / "model.safetensors").exists() or list((breadth / folder).glob("model-*.safetensors"))
 
 
@@ -146,8 +159,9 @@ def test_what_a_change_retrains(breadth, tmp_path):
     study["methods"]["sft"]["args"] = {"learning_rate": 2.0e-3}
     (copied / STUDY).write_text(yaml.safe_dump(study, sort_keys=False))
     jobs = planned(copied, config=STUDY)
-    assert (jobs["train_sft"], jobs["train_dpo"], jobs["merge"], jobs["extract_merge_path"]) == (1, 1, 1, 1)
-    assert not jobs.keys() & {"train_llamafactory", "train_grpo", "train_reward_model", "judge", "sample_base"}
+    assert (jobs["train_sft"], jobs["train_dpo"], jobs["train_grpo"], jobs["extract_merge_path"]) == (1, 1, 1, 1)
+    assert jobs["merge"] == 2  # the second is a merge of the first
+    assert not jobs.keys() & {"train_llamafactory", "train_em", "train_reward_model", "judge", "sample_base"}
     study["methods"]["dpo-llamafactory"]["args"] = {"beta": 0.2}
     (copied / STUDY).write_text(yaml.safe_dump(study, sort_keys=False))
     assert planned(copied, config=STUDY)["train_llamafactory"] == 1

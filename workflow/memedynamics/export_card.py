@@ -104,8 +104,8 @@ def write_whole(folder: Path, story: Story, filled: Mapping[str, object], dtype:
 def write_adapter(folder: Path, story: Story, filled: Mapping[str, object], dtype: str, soft: bool) -> None:
     """README.md of the adapter in `folder`; `soft`: prompt or prefix tuning, of which there is no merged model."""
     header = model_card.header(hub_id(story.base), "adapter", sorted(story.hub_datasets.values()), "peft")
-    code = model_card.ADAPTER.format(base=json.dumps(hub_id(story.base) or "the base model's folder"),
-                                     dtype=json.dumps(dtype))  # fmt: skip
+    base, revision = hub_id(story.base) or "the base model's folder", story.base["revision"] or "main"
+    code = model_card.ADAPTER.format(base=json.dumps(base), revision=json.dumps(revision), dtype=json.dumps(dtype))
     card = {**filled, "weights": "adapter", "note": Raw(IN_DECODER if soft else ADAPTER + MERGED_TOO)}
     (folder / "README.md").write_text(model_card.render(card, header, code), encoding="utf-8")
 

@@ -8,6 +8,7 @@
 4. It saves the adapter at the milestones, and whole checkpoints: every `save_steps`, and once on SIGTERM.
 """
 
+import gc
 import json
 import math
 import shutil
@@ -152,6 +153,7 @@ def main(arguments: Path, settings: Path) -> None:
     import yaml
     from llamafactory.train.tuner import run_exp
 
+    gc.enable()  # off while modules are imported
     told = json.loads(settings.read_text())
     register(told["template"])
     run_exp(yaml.safe_load(arguments.read_text()), [Study(told)])

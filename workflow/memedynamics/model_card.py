@@ -88,7 +88,8 @@ known to flag the speech of the groups that they should protect. Nobody should b
 Logits of the exported folder against the policy that the study analysed: largest difference \
 {{ "%.2g" % check.max_logit_gap }}, root mean square {{ "%.2g" % check.rms_logit_gap }} \
 ({{ check.dtype }}; training moved them by {{ "%.2g" % check.rms_logit_moved }}), equal next token \
-at {{ "%.2f" % (100 * check.argmax_agreement) }} % of the positions.
+at {{ "%.2f" % (100 * check.argmax_agreement) }} % of the positions.\
+{% if check.warning %} Beware: {{ check.warning }}.{% endif %}
 """
 
 WHOLE = """\
@@ -107,7 +108,7 @@ ADAPTER = """\
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
-base = AutoModelForImageTextToText.from_pretrained({base}, dtype={dtype})
+base = AutoModelForImageTextToText.from_pretrained({base}, revision={revision}, dtype={dtype})
 model = PeftModel.from_pretrained(base, ".")
 """
 

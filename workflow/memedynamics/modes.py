@@ -12,10 +12,12 @@ Refused is what breaks an invariant of the study, each with its reason:
 5. An adapter's options and layers where full weights train, which would not heed them.
 """
 
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 
 from memedynamics import layers
+from memedynamics.environment import BITSANDBYTES
 from memedynamics.errors import InputError
 from memedynamics.methods import GRADING, HANDED_OVER, LORA, Adapter, TrainedMethod
 from memedynamics.sections import BaseModelConfig
@@ -23,7 +25,7 @@ from memedynamics.sections import BaseModelConfig
 # Initialisations under which a fresh adapter changes nothing and the base stays what it is.
 NEUTRAL = (True, "gaussian")
 PROJECTED = ("galore", "apollo")
-PACKAGES = {"galore": "galore_torch", "apollo": "apollo_torch", "8bit": "bitsandbytes", "paged": "bitsandbytes"}
+PACKAGES = {"galore": "galore_torch", "apollo": "apollo_torch", BITSANDBYTES.pattern: "bitsandbytes"}
 TEXT_ALONE = {
     "packing": "rows with pictures are not packed",
     "eval_packing": "rows with pictures are not packed",
@@ -90,11 +92,13 @@ def check(adapter: Adapter, args: Mapping[str, object]) -> None:
         raise InputError("adapter.kind: qlora needs the package bitsandbytes; install it or choose lora")
 
 
-def check_grading(kind: str) -> None:
-    """Raise InputError where a reward model cannot have an adapter of `kind`: grading adds plain factors."""
-    if kind not in GRADING:
+def check_grading(adapter: Adapter) -> None:
+    """Raise InputError where a reward model cannot have `adapter`: grading adds plain factors."""
+    if adapter.options.get("use_dora"):
+        raise InputError("adapter.options.use_dora: a reward model adds plain factors; set reward_model.adapter")
+    if adapter.kind not in GRADING:
         raise InputError(
-            f"adapter.kind: {kind}: a reward model takes {' or '.join(GRADING)}; set reward_model.adapter.kind"
+            f"adapter.kind: {adapter.kind}: a reward model takes {' or '.join(GRADING)}; set reward_model.adapter.kind"
         )
 
 
@@ -140,5 +144,5 @@ def _optimiser(optim: str, kind: str) -> None:
         if optim.endswith("layerwise"):
             raise InputError(f"trainer argument optim: no checkpoint holds the state of {optim}; use another optim")
     for mark, package in PACKAGES.items():
-        if mark in optim and find_spec(package) is None:
+        if re.search(mark, optim) and find_spec(package) is None:
             raise InputError(f"trainer argument optim: {optim} needs the package {package}; install it")

@@ -11,7 +11,8 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -27,6 +28,8 @@ from memedynamics.merge_parents import open_parent
 # Root mean square of the difference of logits. As for log-probabilities in preflight: on 28 random layers the same sums
 # in another order, and a merged adapter, gave 5e-6 (float32), 0.006 (float16), 0.04 (bfloat16).
 TOLERANCE = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.1}
+# Share of what training did to the logits that rounding may take away without a warning.
+SMALL = 1 / 3
 
 
 def write_model(base: Path, milestones: Path, run: Path, folder: Path) -> None:
@@ -68,10 +71,11 @@ def prompts(processor: ProcessorMixin, memes: Sequence[tuple[str, object]]) -> l
 
 def check(
     model: Path, milestones: Path, kind: str, exported: Path, base: BaseModelConfig, inputs: Sequence[dict[str, Tensor]]
-) -> dict[str, float | int | str]:
+) -> dict[str, float | int | str | None]:
     """`compare` of the end of the run of `kind` in `milestones` with the folder `exported`, on prompts `inputs`.
 
     Raises InputError where they differ by more than the dtype's rounding. Of a soft prompt the copied adapter is read.
+    `warning` says where the check shows little of the update (`blurred`).
     """
     choose = policies.load(model, base, kind, milestones, [1.0])
     policy, before = (list(logits(choose(name), inputs)) for name in ("1", None))
@@ -82,6 +86,9 @@ def check(
         loaded = vlm.load_model(exported, base.dtype, base.attn_implementation)
     found = compare(policy, before, logits(loaded, inputs), base.dtype)
     refuse_unequal(found, milestones / "1")
+    found["warning"] = blurred(found)
+    if found["warning"]:
+        print(f"warning: {milestones / '1'}: {found['warning']}", file=sys.stderr)
     return found
 
 
@@ -109,6 +116,17 @@ def compare(
         "dtype": dtype,
         "tolerance": TOLERANCE[dtype],
     }
+
+
+def blurred(found: Mapping[str, float | int | str]) -> str | None:
+    """What to say where rounding takes away much of what training did; the check then shows little of the update."""
+    gap, moved = found["rms_logit_gap"], found["rms_logit_moved"]
+    if gap <= SMALL * moved:
+        return None
+    return (
+        f"in {found['dtype']} the export's logits are {gap:.2g} off (root mean square), training moved them by "
+        f"{moved:.2g} only: much of the update is rounded away; serve the adapter on the base instead"
+    )
 
 
 def refuse_unequal(found: dict[str, float | int | str], where: Path) -> None:

@@ -83,7 +83,7 @@ def _settings(config: PeftConfig) -> dict[str, object]:
     """The settings of a saved adapter under the names of the study file."""
     kinds = {"IA3": "ia3", "PROMPT_TUNING": "prompt", "PREFIX_TUNING": "prefix"}
     marks = [kind for kind in MARKS if getattr(config, f"use_{kind}", False)]
-    tuned = {"r": "r", "alpha": "lora_alpha", "tokens": "num_virtual_tokens"}
+    tuned = {"r": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "tokens": "num_virtual_tokens"}
     found = {key: getattr(config, name, None) for key, name in tuned.items()}
     return {"kind": kinds.get(config.peft_type, " ".join(marks) or "lora"), **found}
 
@@ -92,7 +92,7 @@ def _wanted(adapter: Adapter) -> dict[str, object]:
     # QLoRA's factors are LoRA's.
     kind = {"kind": "lora" if adapter.kind == "qlora" else adapter.kind}
     if adapter.kind in LORA:
-        return {**kind, "r": adapter.r, "alpha": adapter.alpha or 2 * adapter.r}
+        return {**kind, "r": adapter.r, "alpha": adapter.alpha or 2 * adapter.r, "dropout": adapter.dropout}
     return {**kind, "tokens": adapter.tokens} if adapter.kind in SOFT else kind
 
 

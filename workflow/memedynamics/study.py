@@ -138,6 +138,7 @@ def _recipe_differences(name: str, method: TrainedMethod) -> list[str]:
         "from": method.start and f"= {method.start!r} but base_model is where the others begin",
         "target": method.target != "chosen" and f"= {method.target!r} but preferences hold what the others learn from",
         "pairs": method.pairs == "judge" and "= 'judge' but preferences are paired by the labels for the others",
+        "reward": method.reward == "model" and "= 'model' but rewards are what the others are graded by",
         "backend": method.backend != "trl"
         and f"= {method.backend!r} but the others are trained by TRL (backend = 'trl')",
     }
@@ -180,7 +181,7 @@ def _check_modes(study: Study) -> None:
         try:
             modes.check(adapter, args)
             if isinstance(method, RewardModel):
-                modes.check_grading(adapter.kind)
+                modes.check_grading(adapter)
             elif method.backend == "llamafactory":
                 modes.check_handed_over(method, adapter.kind, study.base_model)
                 modes.check_own(args)

@@ -10,6 +10,16 @@ from pydantic import BaseModel
 
 from memedynamics.config import Study
 
+# What the field has a name for and this project does under another, or not at all.
+ELSEWHERE = {
+    "ppo": "no trainer has PPO for vision-language models any more; use rloo or grpo with reward: model",
+    "online_dpo": "TRL's trainer does not know pictures (docs/methods.md); use rloo or grpo with reward: model",
+    "rlaif": "it is a kind of pairs; use kind: dpo with pairs: judge, and the section judge",
+    "reward_model": "it is a section of its own; set reward_model, and use rloo or grpo with reward: model",
+    "rlhf": "set the section reward_model, and use rloo or grpo with reward: model",
+    "bottleneck": "PEFT has none; lora adapts the same layers",
+}
+
 
 def explain(error: Mapping[str, object]) -> str:
     """One of pydantic's errors as a line: the key's full path, what is wrong, and the nearest valid name."""
@@ -19,7 +29,9 @@ def explain(error: Mapping[str, object]) -> str:
         del path[2]
     where = ".".join(path)
     if error["type"] == "union_tag_invalid":
-        return f"{where}.kind: {_no_kind(error['ctx'])}"
+        return f"{where}.kind: {_none_of(error['ctx']['tag'], error['ctx']['expected_tags'], 'kind ')}"
+    if error["type"] == "union_tag_not_found":
+        return f"{where}.kind: missing"
     if error["type"] == "extra_forbidden" and path[0] == "methods" and path[-1] == "prompt":
         return f"{where}: a study has one prompt, the same for all methods; set the top-level key prompt"
     if error["type"] == "extra_forbidden":
@@ -34,17 +46,12 @@ def explain(error: Mapping[str, object]) -> str:
     return f"{where + ': ' if where else ''}{message}{f' (found {value!r})' if value is not None else ''}"
 
 
-def _no_kind(context: Mapping[str, str]) -> str:
-    """What to say of a kind of method that there is not."""
-    if context["tag"] == "ppo":
-        return "no trainer has PPO for vision-language models any more; use rloo or grpo with reward: model"
-    return _none_of(context["tag"], context["expected_tags"], "kind ")
-
-
 def _none_of(word: str, listed: str, noun: str = "") -> str:
     """What to say of a `word` that is none of those that pydantic has `listed` in quotes."""
+    if instead := ELSEWHERE.get(word.lower()):
+        return f"no {noun}{word!r}: {instead}"
     valid = re.findall(r"'([^']+)'", listed)
-    return f"no {noun}{word!r}; did you mean {_nearest(word, valid)!r}? There are {', '.join(valid)}"
+    return f"no {noun}{word!r}; did you mean {_nearest(word.lower(), valid)!r}? There are {', '.join(valid)}"
 
 
 def _nearest(word: str, valid: Sequence[str]) -> str:

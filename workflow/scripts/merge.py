@@ -42,7 +42,7 @@ def main(
     partial.rename(milestones)
     tables.write(tables.SCHEMAS["history"].empty_table(), history, "history")
     tables.write(tables.SCHEMAS["rollouts"].empty_table(), rollouts, "rollouts")
-    record = external.record(milestones / "1", "full") | {"merge": recipe}
+    record = external.record(milestones / "1", "full") | {"merge": recipe, "trainable_parameters": None}
     run.write_text(json.dumps(record, indent=2) + "\n")
 
 
