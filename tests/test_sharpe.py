@@ -318,6 +318,10 @@ def test_figure_says_where_phi_is_left_out(table):
     judged = pl.col("statistic").is_in(list(JUDGED))
     changed = numbers | {"missing": pl.lit(DISAGREES)}
     some = table.with_columns(**{k: pl.when(judged).then(v).otherwise(k) for k, v in changed.items()})
-    words = " ".join(annotation.text for annotation in figure_sharpe(some).layout.annotations)
+    figure = figure_sharpe(some)
+    words = " ".join(annotation.text for annotation in figure.layout.annotations)
     assert "φ agrees with occlusion nowhere" in words and DISAGREES not in words
+    # A panel without a trace has no place of its own: its title would stand in another one.
+    titled = {note.yref.removesuffix(" domain") for note in figure.layout.annotations if note.text.startswith("<b>")}
+    assert titled <= {trace.yaxis for trace in figure.data}
     assert "nowhere" not in " ".join(annotation.text for annotation in figure_sharpe(table).layout.annotations)

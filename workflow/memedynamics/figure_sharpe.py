@@ -71,10 +71,8 @@ def _by_group(
 ) -> None:
     panels.title(figure, row, col, letter, text)
     rows = rows.filter(pl.col("statistic") == statistic)
-    panels.groups(figure, row, col, rows, "group", LABELS, unit)
-    if rows["missing"].eq(DISAGREES).any() and not rows["value"].count():
-        empty = {"x": 0.5, "y": 0.5, "xref": "x domain", "yref": "y domain", "showarrow": False}
-        figure.add_annotation(text="φ agrees with occlusion nowhere", **empty, row=row, col=col)
+    disagrees = {"nothing": "φ agrees with occlusion nowhere"} if rows["missing"].eq(DISAGREES).any() else {}
+    panels.groups(figure, row, col, rows, "group", LABELS, unit, **disagrees)
     _zero(figure, row, col)
 
 

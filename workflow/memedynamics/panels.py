@@ -16,6 +16,7 @@ SPREAD = 0.62  # share of the room between two ticks that the runs at one tick t
 LABEL_ROOM = 0.075  # least distance between two labels, share of a panel's height
 LETTER = 0.026  # width of a label's letter, share of a panel's width
 LONGEST, UPRIGHT = 14, 8  # letters of a label, and of one that stands upright below a panel; longer names are cut
+NOTHING = "no run has a value"
 BESIDE = 4  # methods whose names have room beside each other below a narrow panel
 
 
@@ -91,10 +92,12 @@ def groups(
     labels: Sequence[tuple[str, str]],
     unit: str,
     among: Sequence[str] = (),
+    nothing: str = NOTHING,
 ) -> None:
     """Every run in each group of `labels` (value of column `by`, text); the base's rows as a line with its interval.
 
     Groups without rows are left out. `among`: the figure's methods, where `rows` hold only some, for their colours.
+    `nothing`: what stands in a panel without a value.
     """
     palette, rows = figures.colours([*among, *rows["method"]]), rows.drop_nulls("value")
     labels = [(value, text) for value, text in labels if value in rows[by].to_list()]
@@ -105,8 +108,10 @@ def groups(
         for (method, seed, place), shift in zip(found, _shifts(len(found)), strict=True):
             run = here.filter((pl.col("method") == method) & (pl.col("seed") == seed))
             _points(figure, row, col, run, [at + shift] * len(run), palette[method], place)
+    if not labels:
+        _nothing(figure, row, col, nothing)
     ticks = {"tickvals": list(range(len(labels))), "ticktext": [text for _, text in labels]}
-    figure.update_xaxes(**ticks, range=[-0.5, len(labels) - 0.5], showgrid=False, row=row, col=col)
+    figure.update_xaxes(**ticks, range=[-0.5, max(len(labels), 1) - 0.5], showgrid=False, row=row, col=col)
     figure.update_yaxes(title_text=unit, row=row, col=col)
 
 
@@ -120,7 +125,7 @@ def by_method(figure: go.Figure, row: int, col: int, rows: pl.DataFrame, unit: s
             run = rows.filter((pl.col("method") == method) & (pl.col("seed") == seed)).drop_nulls("value")
             _points(figure, row, col, run, [at + shift] * len(run), palette[method], place)
     if rows["value"].count() == 0:
-        _nothing(figure, row, col)
+        _nothing(figure, row, col, NOTHING)
     longest = LONGEST if len(methods) <= BESIDE else UPRIGHT
     names = [f'<span style="color:{palette[method]}"><b>{_short(method, longest)}</b></span>' for method in methods]
     ticks = {"tickvals": list(range(len(methods))), "ticktext": names, "range": [-0.6, len(methods) - 0.4]}
@@ -128,11 +133,11 @@ def by_method(figure: go.Figure, row: int, col: int, rows: pl.DataFrame, unit: s
     figure.update_yaxes(title_text=unit, row=row, col=col)
 
 
-def _nothing(figure: go.Figure, row: int, col: int) -> None:
+def _nothing(figure: go.Figure, row: int, col: int, text: str) -> None:
     # Without a trace there would be no panel, and its title would stand in another one.
     figure.add_scatter(x=[None], y=[None], showlegend=False, hoverinfo="skip", row=row, col=col)
     figure.add_annotation(
-        text="no run has a value", xref="x domain", yref="y domain", x=0.5, y=0.6, showarrow=False,
+        text=text, xref="x domain", yref="y domain", x=0.5, y=0.6, showarrow=False,
         font={"color": figures.COLOURS[BASE]}, row=row, col=col,
     )  # fmt: skip
 
