@@ -1,6 +1,6 @@
 """Every artefact's schema, declared once, and the one way to write and read it.
 
-A table is written under a temporary name and renamed, so a file that exists is whole.
+A table is written under a temporary name and renamed, so a file that exists is whole; it carries its checksum.
 Parquet metadata carry the provenance of the job that wrote it, each field its description and unit.
 """
 
@@ -14,6 +14,7 @@ import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from memedynamics import checksums
 from memedynamics.errors import InputError
 
 CATEGORY = pa.dictionary(pa.int32(), pa.string())
@@ -455,7 +456,8 @@ def _cast(column: pa.ChunkedArray, target: pa.Field, name: str) -> pa.ChunkedArr
 
 
 def _described(schema: pa.Schema) -> pa.Schema:
-    note = {"memedynamics": json.dumps(provenance, sort_keys=True, default=str)}
+    kept = {**provenance, checksums.KEY: checksums.BLANK}
+    note = {"memedynamics": json.dumps(kept, sort_keys=True, default=str)}
     return schema.with_metadata(note)
 
 
@@ -480,6 +482,7 @@ class Writer:
     def __exit__(self, kind: object, *_: object) -> None:
         self.parquet.close()
         if kind is None:
+            checksums.seal(self.partial)
             os.replace(self.partial, self.path)
         else:
             self.partial.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from memedynamics import checkpoints, sources, tables
+from memedynamics import checkpoints, checksums, sources, tables
 from memedynamics.config import BaseModelConfig
 from memedynamics.job import run
 from memedynamics.prompts import Prompt
@@ -29,6 +29,7 @@ def main(
         link_checked(sources.locate(source.source, source.revision, "base_model.source"), source, partial)
     checkpoints.check_folder(partial)
     checkpoints.write_manifest(partial, source.source, source.revision)
+    checksums.seal_folder(partial)
     shutil.rmtree(model, ignore_errors=True)
     partial.rename(model)
 
