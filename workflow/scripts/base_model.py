@@ -13,6 +13,7 @@ def main(
     model: Path,
     source: BaseModelConfig,
     threads: int,
+    work: Path,
     train: Path | None = None,
     prompt: Prompt | None = None,
     question: str | None = None,
@@ -24,7 +25,7 @@ def main(
     if source.source == "demo":
         from memedynamics.demo_model import build_and_train
 
-        build_and_train(tables.read(train, "data"), prompt, question, source.demo, partial, threads)
+        build_and_train(tables.read(train, "data"), prompt, question, source.demo, partial, threads, work)
     else:
         link_checked(sources.locate(source.source, source.revision, "base_model.source"), source, partial)
     checkpoints.check_folder(partial)
