@@ -41,7 +41,7 @@ WRITERS = {
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_full_disk_in_one_line(name, small):
-    with pytest.raises(Exception) as caught:  # noqa: B017
+    with pytest.raises(Exception) as caught:
         WRITERS[name](small / "file.parquet")
     told = disk.explained(caught.value, small)
     assert told and "\n" not in told and str(small) in told
@@ -58,9 +58,11 @@ def test_nothing_of_a_table_is_left_on_a_full_disk(small):
 def test_a_log_that_could_not_be_written_either(small, capsys):
     (small / "fill").write_bytes(bytes(SIZE - 4096))
     (small / "job.log").touch()
-    (small / "run.log").write_text(f"Command 'x > {small}/job.log 2>&1' returned non-zero exit status 1.\n"[:4000])
+    (small / "run.log").write_text(f"Command 'x > {small}/job.log 2>&1' returned non-zero exit status 1.\n")
     failures.print_failures([str(small / "run.log")])
-    assert capsys.readouterr().err.endswith(f"job.log:\n{small}: no space left on device; make room there and run again\n")
+    assert capsys.readouterr().err.endswith(
+        f"job.log:\n{small}: no space left on device; make room there and run again\n"
+    )
 
 
 def test_where_nothing_can_be_written(small):
