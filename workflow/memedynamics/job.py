@@ -40,7 +40,6 @@ def run(main: Callable[..., object]) -> None:
     tables.provenance.update(_provenance(job))
     try:
         environment.record(Path(job["root"]) / "environment.json", renew=job.get("renew", False))
-        outside.refuse_future(_paths(job["input"]))
         checksums.check_inputs(path for path in _paths(job["input"]) if job["root"] in str(path))
         _carry_out(main, job)
         if is_first_process():
@@ -67,6 +66,8 @@ def _carry_out(main: Callable[..., object], job: dict) -> None:
     file, task = Path(f"{job['work']}.lock"), str(given.get("work", ""))
     alone = lock.alone(file, task) if is_first_process() else contextlib.nullcontext(False)
     with alone as same:
+        # By the clock of the disk that the outputs will be on.
+        outside.refuse_future(_paths(job["input"]), file.stat().st_mtime if file.exists() else None)
         if task and same and not Path(job["work"]).exists() and all(path.exists() for path in _paths(job["output"])):
             return
         if task:

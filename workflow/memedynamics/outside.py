@@ -12,12 +12,12 @@ TOLERANCE = 10.0  # seconds that clocks of two machines may differ by
 READ_BELOW = 64 << 20  # bytes; of larger files the size counts, as every call of Snakemake looks
 
 
-def refuse_future(paths: Iterable[Path]) -> None:
-    """Raise InputError naming the first of `paths` whose time lies ahead of the clock.
+def refuse_future(paths: Iterable[Path], now: float | None = None) -> None:
+    """Raise InputError naming the first of `paths` whose time lies ahead of `now`, by default this machine's clock.
 
     What is made of it would be older than it: Snakemake refuses that once the work is done, and every time anew.
     """
-    latest = time.time() + TOLERANCE
+    latest = (time.time() if now is None else now) + TOLERANCE
     for path in paths:
         if path.exists() and (found := path.stat().st_mtime) > latest:
             when = datetime.fromtimestamp(found).isoformat(" ", "seconds")
