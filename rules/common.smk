@@ -46,7 +46,7 @@ CHANGED = environment.changes(Path(ROOT, "environment.json"))
 UNMATCHED = warnings_of(STUDY)
 HELD = []
 if workflow.is_main_process:
-    for line in UNMATCHED + CHANGED:
+    for line in [*UNMATCHED, *CHANGED, *filter(None, [disk.unwritable(Path(ROOT))])]:
         logger.warning(line)
     lock.forget_killed(Path(ROOT), Path(".snakemake/locks"))
 
