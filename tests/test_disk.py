@@ -24,7 +24,7 @@ def small(tmp_path):
         assert not os.environ.get("CI"), "CI must be allowed to mount a tmpfs"
         pytest.skip("needs the right to mount a tmpfs")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 BIG = torch.rand(SIZE // 4 + 100)
@@ -53,6 +53,14 @@ def test_nothing_of_a_table_is_left_on_a_full_disk(small):
         WRITERS["parquet"](small / "file.parquet")
     assert list(small.iterdir()) == []
     assert disk.full(small) is None
+
+
+def test_a_table_whose_last_bytes_find_no_room(small):
+    """What little there is goes to the disk when it is closed."""
+    (small / "fill").write_bytes(bytes(SIZE))
+    with pytest.raises(OSError, match="No space left"):
+        tables.write(pl.DataFrame({"step": [1], "metric": ["loss"], "value": [0.5]}), small / "file.parquet", "history")
+    assert [file.name for file in small.iterdir()] == ["fill"]
 
 
 def test_a_log_that_could_not_be_written_either(small, capsys):

@@ -70,7 +70,7 @@ def drawn(counts: dict[str, int], seed: int) -> dict[str, list[Kill]]:
 
 
 def _one(stage: str, chance: random.Random) -> Kill:
-    way, after = chance.choice(WAYS), chance.choice((0, 1, 1, 2)) if stage in STEPWISE else 0
+    way, after = chance.choice(WAYS), chance.choice((0, 1, 2, 3)) if stage in STEPWISE else 0
     return Kill(way, after, chance.uniform(0, 0.3) if after else chance.uniform(0.1, 1.5 if stage in QUICK else 5))
 
 

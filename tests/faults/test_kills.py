@@ -26,7 +26,8 @@ UPSTREAM = [
     "runs/dpo/seed1",
     "runs/grpo/seed1",
     "drawn/sft/seed1.1-of-2.parquet",
-    "extracts/attention/sft/seed1.parquet",
+    "traces/sft/seed1/1-of-1.parquet",
+    "extracts/spectrum/sft/seed1.parquet",
 ]
 DOWNSTREAM = ["analyses/kl.parquet", "analyses/entropy.parquet", "figures/accuracy.html", "figures/spectrum.html"]
 ONCE = {"sampling": 1, "preflight": 1, "dpo": 1, "grpo": 1, "own samples": 1, "scoring": 1, "extraction": 1}
@@ -99,7 +100,7 @@ def test_killed_jobs_end_as_undisturbed_ones(project, finished, pytestconfig):
         wanted = counts(kills)
         survives(Study(project, [], drawn(wanted, SEED)), finished, wanted)
     else:
-        targets = anew(project, UPSTREAM + ["traces/sft/seed1/1-of-1.parquet"])
+        targets = anew(project, UPSTREAM)
         survives(Study(project, targets, drawn(ONCE, SEED)), finished, ONCE)
 
 

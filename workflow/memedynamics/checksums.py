@@ -48,9 +48,12 @@ def seal_folder(folder: Path) -> None:
 def write_json(file: Path, content: dict[str, object]) -> None:
     """Write `content` as JSON with its checksum, whole or not at all."""
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps({**content, KEY: BLANK}, indent=2) + "\n")
-    seal(partial)
-    partial.replace(file)
+    try:
+        partial.write_text(json.dumps({**content, KEY: BLANK}, indent=2) + "\n")
+        seal(partial)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def check(file: Path, delete: Path | None = None) -> None:

@@ -39,13 +39,14 @@ def hold_study(root: Path) -> TextIO:
 
 def forget_killed(root: Path, locks: Path) -> None:
     """Take away what a killed Snakemake left in its folder `locks` for the study in `root`, unless one is at work."""
-    stale = [file for file in locks.glob("*.lock") if f"{root}/" in file.read_text()]
-    if not stale or not (root / RUNNING).exists():
+    if not locks.is_dir() or not (root / RUNNING).exists():
         return
     with (root / RUNNING).open() as held:
         if _take(held, fcntl.LOCK_SH):
-            for file in stale:
-                file.unlink(missing_ok=True)
+            for file in locks.glob("*.lock"):
+                with contextlib.suppress(FileNotFoundError):  # another study's run may end meanwhile
+                    if f"{root}/" in file.read_text():
+                        file.unlink()
 
 
 @contextlib.contextmanager

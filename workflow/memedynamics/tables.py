@@ -480,11 +480,12 @@ class Writer:
             self.parquet.write_table(rows, row_group_size=len(rows))
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self.parquet.close()
-        if kind is None:
-            checksums.seal(self.partial)
-            os.replace(self.partial, self.path)
-        else:
+        try:
+            self.parquet.close()
+            if kind is None:
+                checksums.seal(self.partial)
+                os.replace(self.partial, self.path)
+        finally:
             self.partial.unlink(missing_ok=True)
 
 
