@@ -470,7 +470,11 @@ class Writer:
 
     def __enter__(self) -> "Writer":
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.parquet = pq.ParquetWriter(self.partial, _described(SCHEMAS[self.name]), compression="zstd")
+        try:
+            self.parquet = pq.ParquetWriter(self.partial, _described(SCHEMAS[self.name]), compression="zstd")
+        except OSError:
+            self.partial.unlink(missing_ok=True)
+            raise
         return self
 
     def write(self, table: pa.Table | pl.DataFrame) -> None:
