@@ -25,6 +25,10 @@ include: "rules/export.smk"
 include: "rules/planning.smk"
 
 
+onstart:
+    claim()
+
+
 onerror:
     print_failures(log)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from memedynamics import environment, lineage, readers
+from memedynamics import disk, environment, lineage, lock, outside, readers
 from memedynamics.errors import InputError
 from memedynamics.failures import print_failures
 from memedynamics.fingerprint import fingerprint, user_files
@@ -30,14 +30,25 @@ try:
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
+
+def or_stop(check, *given):
+    """What `check` returns; where it refuses its input, Snakemake stops with that one line."""
+    try:
+        return check(*given)
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
+
+
 environment.expose(Path(workflow.basedir, "workflow"), STUDY.model_dump_json())
 
 ROOT = f"results/{STUDY.study}"
 CHANGED = environment.changes(Path(ROOT, "environment.json"))
 UNMATCHED = warnings_of(STUDY)
+HELD = []
 if workflow.is_main_process:
-    for line in UNMATCHED + CHANGED:
+    for line in [*UNMATCHED, *CHANGED, *filter(None, [disk.unwritable(Path(ROOT))])]:
         logger.warning(line)
+    lock.forget_killed(Path(ROOT), Path(".snakemake/locks"))
 
 IN_DOMAIN = STUDY.in_domain
 SPLITS = [(IN_DOMAIN, "train"), (IN_DOMAIN, "val"), (IN_DOMAIN, "test")] + [(d, "test") for d in STUDY.out_of_domain]
@@ -130,6 +141,13 @@ def job_argument(rule, script, cfg, folders, wildcards, input, output, threads, 
     return Argument(json.dumps(job, ensure_ascii=True))
 
 
+def claim():
+    """Keep the study to this Snakemake while it runs; stops where another has it, or where nothing can be written."""
+    if told := disk.unwritable(Path(ROOT)):
+        raise WorkflowError(told)
+    HELD.append(or_stop(lock.hold_study, Path(ROOT)))
+
+
 def named(files):
     """The named entries of an input or output list: a path, or a list of paths."""
     return {name: list(value) if isinstance(value, list) else str(value) for name, value in files.items()}
@@ -190,6 +208,9 @@ SCORE = {
 }
 MISSING = {name: [str(f) for f in files] for name in USED if (files := readers.missing_files(STUDY.datasets[name]))}
 FOUND = [name for name in USED if name not in MISSING]
+if workflow.is_main_process:
+    or_stop(outside.refuse_future, [file for name in USED for file in readers.source_files(STUDY.datasets[name])])
+    or_stop(outside.refuse_future, Path(STUDY.base_model.source).glob("*"))
 BETAS = {method: float(beta) for method, beta in trainer_argument(["dpo", "kto"], "beta", 0.1).items()}
 # A forecast from the base samples is about the study's own rewards.
 GROUPS = {
@@ -315,7 +336,8 @@ def external_files(wildcards):
 def dataset_cfg(wildcards):
     """What prepare_dataset is told; the question is asked later."""
     source = without(plain(STUDY.datasets[wildcards.dataset]), "question")
-    return {"source": source, "limit": TRIAL_ROWS if STUDY.trial else None}
+    content = outside.contents(source_files(wildcards))
+    return {"source": source, "limit": TRIAL_ROWS if STUDY.trial else None, "content": content}
 
 
 def sample_base_cfg(wildcards):
@@ -325,7 +347,8 @@ def sample_base_cfg(wildcards):
 
 def external_cfg(wildcards):
     """What import_external is told."""
-    return {"method": plain(STUDY.methods[wildcards.method]), "name": wildcards.method}
+    content = outside.contents(Path(file) for file in external_files(wildcards))
+    return {"method": plain(STUDY.methods[wildcards.method]), "name": wildcards.method, "content": content}
 
 
 def made_of(wildcards):

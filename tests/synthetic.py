@@ -4,13 +4,12 @@ Policies drift from the base with `fraction`: right answers become likelier, tok
 distributions are explicit (a vocabulary of VOCAB), so every divergence has an independent value: see `distributions`.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from memedynamics import tables
+from memedynamics import checksums, tables
 
 METHODS = ("sft", "dpo", "grpo")
 SEEDS = (1, 2)
@@ -183,7 +182,7 @@ def _write_run(folder: Path, paths: dict, method: str, seed: int, memes: dict, p
     steps = {"0": 0} | {f"{fraction:g}": round(80 * fraction) for fraction in FRACTIONS}
     run = folder / f"runs/{method}/seed{seed}/run.json"
     run.parent.mkdir(parents=True, exist_ok=True)
-    run.write_text(json.dumps({"kind": "adapter", "reference": "base", "total_steps": 80, "steps": steps}))
+    checksums.write_json(run, {"kind": "adapter", "reference": "base", "total_steps": 80, "steps": steps})
     paths["runs"].append(run)
 
 

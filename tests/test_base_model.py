@@ -32,7 +32,7 @@ def script(name):
 
 def base(target, source, **keys):
     config = BaseModelConfig(source=str(source), **keys)
-    script("base_model").main(target, config, threads=1)
+    script("base_model").main(target, config, threads=1, work=target.with_name("work"))
     return target
 
 

@@ -90,7 +90,9 @@ def build(memes, folder):
     folder.mkdir(parents=True)
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     try:
-        demo_model.build_and_train(tables.read(memes, "data"), PROMPT, "hateful", SHORT, folder, threads=1)
+        demo_model.build_and_train(
+            tables.read(memes, "data"), PROMPT, "hateful", SHORT, folder, threads=1, work=folder.parent
+        )
     finally:
         torch.use_deterministic_algorithms(deterministic)
         torch.set_num_threads(threads)
@@ -104,6 +106,16 @@ def model(memes, tmp_path_factory):
 
 def test_equal_seeds_give_equal_bytes(memes, model, tmp_path):
     assert contents(build(memes, tmp_path / "again")) == contents(model)
+
+
+def test_a_killed_training_goes_on_to_the_same_bytes(memes, model, tmp_path, monkeypatch):
+    """What the first leaves behind after two of three steps is what a killed one would."""
+    begun, restore = [], demo_model.demo_state.restore
+    monkeypatch.setattr(demo_model, "KEPT_EVERY", 2)
+    monkeypatch.setattr(demo_model.demo_state, "restore", lambda *given: begun.append(restore(*given)) or begun[-1])
+    for name in ("first", "second"):
+        assert contents(build(memes, tmp_path / name)) == contents(model)
+    assert begun == [0, 2]
 
 
 def test_it_is_a_whole_model_of_1_3_million_parameters(model):
@@ -181,7 +193,7 @@ def test_as_a_job(memes, tmp_path):
     (folder / "old").touch()
     source = BaseModelConfig(source="demo", dtype="float32", demo=DemoTraining(steps=1))
     deterministic = torch.are_deterministic_algorithms_enabled()
-    script.main(folder, source, torch.get_num_threads(), memes, PROMPT, "hateful")
+    script.main(folder, source, torch.get_num_threads(), tmp_path, memes, PROMPT, "hateful")
     torch.use_deterministic_algorithms(deterministic)
     manifest = json.loads((folder / "base.json").read_text())
     assert manifest["source"] == "demo" and manifest["revision"] is None

@@ -13,7 +13,7 @@ from trl import DPOConfig
 
 import tiny_models
 import tiny_study
-from memedynamics import first_step, forced_logps, invariants, modes, tables
+from memedynamics import checksums, first_step, forced_logps, invariants, modes, tables
 from memedynamics import sampling as drawing
 from memedynamics.adapters import peft_config
 from memedynamics.config import Adapter, BaseModelConfig, Sampling
@@ -60,7 +60,8 @@ def preflight(kind: str, study: Path, work: Path, family: str = "qwen2_5_vl", **
     shared = {name: changed.pop(name) for name in ("adapter", "base") if name in changed}
     given |= {"method": settings["method"], "matched": settings["matched"].model_copy(update=shared)}
     tiny_study.script("preflight")(**{**given, **changed})
-    return json.loads((work / "report.json").read_text())
+    report = json.loads((work / "report.json").read_text())
+    return {name: found for name, found in report.items() if name != checksums.KEY}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,11 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from memedynamics import checkpoints, job
+from memedynamics import checkpoints, job, tables
 
 LIBRARY = Path(job.__file__).resolve().parents[1]
 SCRIPT = """
@@ -32,14 +35,14 @@ def launch(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "in.txt").write_text("one")
 
-    def run(seed="7", digest="d", rank=None, **cfg):
+    def run(seed="7", digest="d", rank=None, data=str(tmp_path / "in.txt"), **cfg):
         argument = {
             "rule": "toy",
             "root": str(tmp_path / "results"),
             "study": "s",
             "digest": digest,
             "code": "c",
-            "input": {"data": str(tmp_path / "in.txt")},
+            "input": {"data": data},
             "output": {"table": str(tmp_path / "out.txt")},
             "wildcards": {"seed": seed},
             "cfg": {"sampling": {"num_samples": 3}, "unused": 1, **cfg},
@@ -82,6 +85,33 @@ def test_work_is_found_again_by_the_same_job_alone(launch, tmp_path):
     launch()
     (tmp_path / "in.txt").write_text("two")
     assert launch().returncode == 1
+
+
+def test_a_job_that_outlived_its_snakemake_is_waited_for_and_its_result_taken(launch, tmp_path):
+    """Two processes of one job: the second begins while the first is at work, and does it again only where it must."""
+    work = "(work.parent.parent / 'begun').open('a').write('x'); time.sleep(2); table.write_text"
+    (tmp_path / "script.py").write_text("import time\n" + SCRIPT.replace("table.write_text", work))
+    for digest, times in (("d", 1), ("other", 2)):
+        with ThreadPoolExecutor() as pool:
+            first = pool.submit(launch)
+            while not (tmp_path / "begun").exists():
+                time.sleep(0.05)
+            second = pool.submit(launch, digest=digest)
+        assert first.result().returncode == second.result().returncode == 0
+        assert "waiting for process" in second.result().stderr
+        assert (tmp_path / "begun").read_text() == times * "x"
+        (tmp_path / "begun").unlink()
+        (tmp_path / "out.txt").unlink()
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def test_inputs_that_changed_are_refused(launch, tmp_path):
+    table = tmp_path / "results/in.parquet"
+    tables.write(pl.DataFrame({"step": [1], "metric": ["loss"], "value": [0.5]}), table, "history")
+    assert launch(data=str(table)).returncode == 0
+    table.write_bytes(table.read_bytes()[:-1] + b"2")
+    done = launch(data=str(table))
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {table}: changed after it was written")
 
 
 def test_one_of_several_processes_clears_up_and_reports(launch, tmp_path):

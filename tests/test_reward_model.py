@@ -147,7 +147,7 @@ def test_it_learns_to_prefer_yes(fitted: Path) -> None:
     assert {"loss", "rewards/accuracies", "rewards/margins", "num_tokens", "grad_norm"} <= set(history["metric"])
     assert history.filter(metric="rewards/margins", step=1)["value"].item() == 0
     assert sorted(path.name for path in (fitted / "model").iterdir()) == [
-        "adapter_config.json", "adapter_model.safetensors", "head.safetensors", "reward_model.json"
+        "adapter_config.json", "adapter_model.safetensors", "checksums.json", "head.safetensors", "reward_model.json"
     ]  # fmt: skip
 
 
@@ -258,6 +258,7 @@ def test_only_the_policys_adapter_is_saved(rlhf: tuple, fitted: Path) -> None:
     assert sorted(path.name for path in (folder / "1").iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
+        "checksums.json",
     ]
     first, last = (load_file(folder / name / "adapter_model.safetensors") for name in ("0", "1"))
     own = load_file(fitted / "model/adapter_model.safetensors")

@@ -14,7 +14,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.utils import RepeatSampler
 
-from memedynamics import checkpoints, milestones, trained_on
+from memedynamics import checkpoints, checksums, milestones, trained_on
 from memedynamics.errors import InputError
 from memedynamics.job import is_first_process, progress
 
@@ -57,6 +57,7 @@ def save(model: Policy, folder: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     (save_adapter if isinstance(model, PeftModel) else save_full)(model, partial)
     trained_on.keep(Path(model.config._name_or_path), partial)
+    checksums.seal_folder(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 

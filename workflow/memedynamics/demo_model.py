@@ -4,7 +4,8 @@
 purpose (`demo_text`), so that there is something for SFT, DPO and GRPO to mend.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from memedynamics import vlm
+from memedynamics import demo_state, vlm
 from memedynamics.config import DemoTraining
 from memedynamics.demo_text import target, varied
 from memedynamics.images import open_image
@@ -31,6 +32,7 @@ from memedynamics.pictograms import Scene, scene
 from memedynamics.prompts import Prompt, user_text
 
 VOCABULARY, WIDTH, BATCH, LEARNING_RATE = 600, 128, 16, 3e-3
+KEPT_EVERY = 20  # steps, between states that a killed training goes on from
 # The usual 0.02 suits thousands of dimensions: at 128 attention starts out flat and stays so for hundreds of steps.
 INITIAL = 0.08
 PIXELS = 84 * 84  # 9 picture tokens
@@ -52,11 +54,12 @@ TEMPLATE = (
 
 
 def build_and_train(
-    data: pl.DataFrame, prompt: Prompt, question: str, settings: DemoTraining, folder: Path, threads: int
+    data: pl.DataFrame, prompt: Prompt, question: str, settings: DemoTraining, folder: Path, threads: int, work: Path
 ) -> None:
     """Train the demo's model on the memes in `data` and save it, with its processor, into `folder`.
 
-    Equal seeds give equal bytes on one machine with the same number of `threads`.
+    What a killed training had reached is kept in `work`. Equal seeds give equal bytes on one machine with the same
+    number of `threads`.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(settings.seed)
@@ -71,7 +74,8 @@ def build_and_train(
     corpus = [text for meant in scenes for _ in range(4) for text in lesson(meant)]
     processor = make_processor([*corpus, *spellings(prompt) * len(scenes)])
     model = make_model(processor.tokenizer)
-    train(model, processor, pictures, lambda chosen: [lesson(scenes[i]) for i in chosen], settings.steps, rng)
+    lessons = partial(map, lambda i: lesson(scenes[i]))
+    train(model, processor, pictures, lessons, settings.steps, rng, work / "state.pt")
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 
@@ -154,23 +158,30 @@ def train(
     model: Qwen2_5_VLForConditionalGeneration,
     processor: Qwen2_5_VLProcessor,
     pictures: list[Image.Image],
-    lessons: Callable[[np.ndarray], list[tuple[str, str]]],
+    lessons: Callable[[np.ndarray], Iterable[tuple[str, str]]],
     steps: int,
     rng: np.random.Generator,
+    kept: Path,
 ) -> None:
-    """Next-token training: AdamW, one cycle. `lessons` gives (user's words, response) for indices of `pictures`."""
+    """Next-token training: AdamW, one cycle. `lessons` gives (user's words, response) for indices of `pictures`.
+
+    It goes on from the state in the file `kept`, where there is one.
+    """
     seen = processor.image_processor(pictures, return_tensors="pt")
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.1)
-    for _ in progress(range(steps), "demo model"):
+    parts = {"model": model, "optimiser": optimiser, "cycle": cycle}
+    for step in progress(range(demo_state.restore(parts, rng, kept), steps), "demo model"):
         chosen = rng.choice(len(pictures), BATCH, replace=len(pictures) < BATCH)
-        inputs = spoken(processor, lessons(chosen), int(seen["image_grid_thw"][0].prod()))
+        inputs = spoken(processor, list(lessons(chosen)), int(seen["image_grid_thw"][0].prod()))
         loss = model(**inputs, **shown(seen, chosen)).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         cycle.step()
         optimiser.zero_grad()
+        if (step + 1) % KEPT_EVERY == 0:
+            demo_state.keep(parts, rng, step + 1, kept)
 
 
 def shown(seen: dict[str, torch.Tensor], chosen: np.ndarray) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
-from memedynamics import checkpoints, sources, trained_on
+from memedynamics import checkpoints, checksums, sources, trained_on
 from memedynamics.adapter_files import ADAPTER, WHERE
 from memedynamics.errors import InputError
 
@@ -137,6 +137,7 @@ def lay_out(folder: Path, base: Path, what: Literal["adapter", "full"], mileston
         _write({**config, "use_dora": False}, start, partial / "0")
     for label in ("0", "1"):
         trained_on.keep(base, partial / label)
+        checksums.seal_folder(partial / label)
     partial.rename(milestones)
 
 

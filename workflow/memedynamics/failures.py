@@ -4,6 +4,8 @@ import re
 import sys
 from pathlib import Path
 
+from memedynamics import disk
+
 
 def last_words(log: Path, lines: int = 15) -> str:
     """The `error:` line that a job ended with, or else the last `lines` of its log."""
@@ -25,5 +27,6 @@ def print_failures(workflow_logs: list[str]) -> None:
     """Print the end of every job log that Snakemake's own logs name as failed."""
     failed = [log for file in workflow_logs for log in failed_logs(Path(file).read_text())]
     for log in failed:
-        if words := last_words(log):
+        # On a full disk the log could not be written either.
+        if words := last_words(log) or disk.full(log.parent):
             print(f"\n{log}:\n{words}", file=sys.stderr)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-HARNESS = {"job.py", "lease.py", "config.py", "sections.py", "methods.py", "errors.py"}
+HARNESS = {"job.py", "lease.py", "config.py", "sections.py", "methods.py", "errors.py", "checksums.py"}
 SCHEMAS = "SCHEMAS"
 ACCESS = {"read", "read_all", "frames", "scan", "write", "Writer", "Parts", "conform", "rows"}
 

@@ -7,6 +7,7 @@
 annotated: pydantic turns strings into paths and dicts into the config's models.
 """
 
+import contextlib
 import gc
 import hashlib
 import inspect
@@ -23,7 +24,7 @@ import psutil
 import tqdm
 from pydantic import ValidationError, validate_call
 
-from memedynamics import checkpoints, environment, lease, tables
+from memedynamics import checkpoints, checksums, disk, environment, lease, lock, outside, tables
 from memedynamics.errors import InputError
 
 
@@ -37,18 +38,45 @@ def run(main: Callable[..., object]) -> None:
     began = psutil.Process().create_time()
     job = json.loads(sys.argv[1])
     tables.provenance.update(_provenance(job))
-    environment.record(Path(job["root"]) / "environment.json", renew=job.get("renew", False))
     try:
-        with lease.gpus(job["gpu"]):
-            validate_call(main, config={"arbitrary_types_allowed": True})(**_arguments(main, job))
+        environment.record(Path(job["root"]) / "environment.json", renew=job.get("renew", False))
+        checksums.check_inputs(path for path in _paths(job["input"]) if job["root"] in str(path))
+        _carry_out(main, job)
+        if is_first_process():
+            _report(job, began)
     except ValidationError as error:
         first = error.errors()[0]
         sys.exit(f"error: {job['rule']}: {'.'.join(map(str, first['loc']))}: {first['msg']}")
     except InputError as error:
         sys.exit(f"error: {error}")
-    if is_first_process():
-        shutil.rmtree(job["work"], ignore_errors=True)
-        _report(job, began)
+    except Exception as error:
+        if told := disk.explained(error, Path(job["root"])):
+            sys.exit(f"error: {told}")
+        raise
+
+
+def _carry_out(main: Callable[..., object], job: dict) -> None:
+    """Call `main` unless a process that outlived its Snakemake has just done this same job."""
+    given = {"threads": job["threads"]}
+    for part in ("input", "output", "wildcards", "cfg"):
+        given |= job[part]
+    names = inspect.signature(main).parameters
+    if "work" in names:
+        given["work"] = _work(job)
+    file, task = Path(f"{job['work']}.lock"), str(given.get("work", ""))
+    alone = lock.alone(file, task) if is_first_process() else contextlib.nullcontext(False)
+    with alone as same:
+        # By the clock of the disk that the outputs will be on.
+        outside.refuse_future(_paths(job["input"]), file.stat().st_mtime if file.exists() else None)
+        if task and same and not Path(job["work"]).exists() and all(path.exists() for path in _paths(job["output"])):
+            return
+        if task:
+            given["work"].mkdir(parents=True, exist_ok=True)
+        with lease.gpus(job["gpu"]):
+            own = {name: given[name] for name in names if name in given}
+            validate_call(main, config={"arbitrary_types_allowed": True})(**own)
+        if is_first_process():
+            shutil.rmtree(job["work"], ignore_errors=True)
 
 
 def is_first_process() -> bool:
@@ -56,25 +84,17 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _arguments(main: Callable[..., object], job: dict) -> dict[str, object]:
-    given = {"threads": job["threads"]}
-    for part in ("input", "output", "wildcards", "cfg"):
-        given |= job[part]
-    names = inspect.signature(main).parameters
-    if "work" in names:
-        given["work"] = _work(job)
-    return {name: given[name] for name in names if name in given}
+def _paths(files: dict[str, str | list[str]]) -> list[Path]:
+    """All of a job's inputs, or of its outputs."""
+    return [Path(path) for value in files.values() for path in (value if isinstance(value, list) else [value])]
 
 
 def _work(job: dict) -> Path:
     """The job's private folder, empty unless an earlier try had the same code, settings and inputs."""
     seen = hashlib.sha256(job["digest"].encode())
-    for value in job["input"].values():
-        for path in value if isinstance(value, list) else [value]:
-            seen.update(contents(Path(path)).encode())
-    folder = Path(job["work"]) / seen.hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    for path in _paths(job["input"]):
+        seen.update(contents(path).encode())
+    return Path(job["work"]) / seen.hexdigest()[:16]
 
 
 def contents(path: Path) -> str:

@@ -18,7 +18,7 @@ from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, set_seed
 
-from memedynamics import callbacks, llamafactory_data, runs, tables, trained_on
+from memedynamics import callbacks, checksums, llamafactory_data, runs, tables, trained_on
 from memedynamics.adapters import peft_config
 from memedynamics.config import Adapter
 from memedynamics.errors import InputError
@@ -99,7 +99,7 @@ def write(
     runs.collect(saved, work / "milestones", output["milestones"])
     tables.write(runs.history(state["log_history"]), output["history"], "history")
     tables.write(tables.SCHEMAS["rollouts"].empty_table(), output["rollouts"], "rollouts")
-    output["run"].write_text(json.dumps(summary(kind, rows, known, state, saved), indent=2) + "\n")
+    checksums.write_json(output["run"], summary(kind, rows, known, state, saved))
 
 
 def adopt(folder: Path, start: Path, fresh: bool) -> None:
@@ -117,6 +117,7 @@ def adopt(folder: Path, start: Path, fresh: bool) -> None:
     for name in (CONFIG, trained_on.FILE):
         if (start / name).is_file():
             (folder / name).write_bytes((start / name).read_bytes())
+    checksums.seal_folder(folder)
 
 
 def summary(

@@ -7,7 +7,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from memedynamics import tables
+from memedynamics import checksums, tables
 from memedynamics.errors import InputError
 from memedynamics.figures import ordered
 from memedynamics.gather import BASE
@@ -61,6 +61,7 @@ def show(folder: Path, console: Console | None = None) -> None:
     Raises InputError where the analyses are missing.
     """
     console = console or Console(width=WIDTH, highlight=False)
+    checksums.check_inputs([folder / "analyses", *(folder / "runs").glob("*/seed*/run.json")])
     accuracy = tables.read(folder / "analyses/accuracy.parquet", "accuracy")
     kl = tables.read(folder / "analyses/kl.parquet", "kl").filter(pl.col("reference") == "base")
     if accuracy.is_empty():

@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from memedynamics import tables
+from memedynamics import checksums, tables
 
 
 class Parts:
@@ -35,4 +35,5 @@ class Parts:
         """Join the parts `keys`, in that order, into the table `output`, one row group a part."""
         with tables.Writer(output, self.name) as out:
             for key in keys:
+                checksums.check(self._path(key))
                 out.write(pq.read_table(self._path(key)))

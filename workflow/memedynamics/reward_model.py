@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import BatchFeature, ProcessorMixin
 
-from memedynamics import vlm
+from memedynamics import checksums, vlm
 from memedynamics.callbacks import save_adapter
 from memedynamics.errors import InputError
 from memedynamics.examples import end_token
@@ -104,6 +104,7 @@ def save(model: ScalarModel, folder: Path, about: Mapping[str, object]) -> None:
     save_adapter(model.policy, folder)
     save_file({"weight": model.head.weight.detach().cpu().contiguous()}, folder / HEAD)
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
+    checksums.seal_folder(folder)
 
 
 def load_head(folder: Path) -> Tensor:

@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 from transformers import TrainerState
 from trl import GRPOConfig, RLOOConfig
 
-from memedynamics import tables
+from memedynamics import checksums, tables
 from memedynamics.rewards import Reward
 
 EPSILON = 1e-4  # TRL's guard against a group without variance
@@ -123,4 +123,5 @@ def merge(folder: Path, output: Path) -> None:
     """All parts in `folder`, in the order they were drawn, as one table: an empty one where there is none."""
     with tables.Writer(output, "rollouts") as out:
         for part in sorted(folder.glob("*.parquet")):
+            checksums.check(part)
             out.write(pq.read_table(part))

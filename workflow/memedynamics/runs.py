@@ -1,6 +1,5 @@
 """A training run from start or last checkpoint to its artefacts: milestones, history, rollouts, run.json."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from trl import DPOConfig, KTOConfig, RLOOConfig
 
-from memedynamics import callbacks, milestones, rollouts, tables
+from memedynamics import callbacks, checksums, milestones, rollouts, tables
 from memedynamics.callbacks import Policy
 from memedynamics.trainer_arguments import DRAWING, Config, Kind
 from memedynamics.training import boundary
@@ -105,7 +104,7 @@ def write(trainer: Trainer, rows: pl.DataFrame, fractions: list[float], work: Pa
         tables.write(history(trainer.state.log_history), output["history"], "history")
         rollouts.merge(work / "rollouts", output["rollouts"])
         collect(steps, work / "milestones", output["milestones"])
-        output["run"].write_text(json.dumps(summary(trainer, rows, steps), indent=2) + "\n")
+        checksums.write_json(output["run"], summary(trainer, rows, steps))
     trainer.accelerator.wait_for_everyone()
 
 

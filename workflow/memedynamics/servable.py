@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
-from memedynamics import adapters, checkpoints, merged_model, policies, sources, vlm
+from memedynamics import adapters, checkpoints, checksums, merged_model, policies, sources, vlm
 from memedynamics.adapter_files import ADAPTER, WHERE, is_soft
 from memedynamics.config import BaseModelConfig
 from memedynamics.errors import InputError
@@ -44,7 +44,7 @@ def write_model(base: Path, milestones: Path, run: Path, folder: Path) -> None:
             *(end / name for name in sources.COPIED if (end / name).is_file()),
         ]:
             shutil.copyfile(file, folder / file.name)
-    own = {checkpoints.MANIFEST, *sources.COPIED}
+    own = {checkpoints.MANIFEST, checksums.FOLDER, *sources.COPIED}
     for file in {file for pattern in checkpoints.SETTINGS for file in base.glob(pattern) if file.name not in own}:
         shutil.copyfile(file, folder / file.name)
 

@@ -7,6 +7,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
+from memedynamics import checksums
 from memedynamics.errors import InputError
 
 SIDES = ("left", "right")
@@ -16,12 +17,16 @@ def write(bases: Mapping[str, np.ndarray], file: Path) -> None:
     """Write `bases`, by "update/side/module" (n, k) float16, to `file`, whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.partial")
-    partial.write_bytes(save(dict(bases)))
+    partial.write_bytes(save(dict(bases), metadata={checksums.KEY: checksums.BLANK}))
+    checksums.seal(partial)
     partial.rename(file)
 
 
 def merge(parts: Iterable[Path], file: Path) -> None:
-    """Join the files `parts` into `file`."""
+    """Join the files `parts` into `file`; raises InputError naming one that changed meanwhile."""
+    parts = list(parts)
+    for part in parts:
+        checksums.check(part)
     write({name: basis for part in parts for name, basis in load_file(part).items()}, file)
 
 

@@ -1,6 +1,6 @@
 """Every artefact's schema, declared once, and the one way to write and read it.
 
-A table is written under a temporary name and renamed, so a file that exists is whole.
+A table is written under a temporary name and renamed, so a file that exists is whole; it carries its checksum.
 Parquet metadata carry the provenance of the job that wrote it, each field its description and unit.
 """
 
@@ -14,6 +14,7 @@ import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from memedynamics import checksums
 from memedynamics.errors import InputError
 
 CATEGORY = pa.dictionary(pa.int32(), pa.string())
@@ -455,7 +456,8 @@ def _cast(column: pa.ChunkedArray, target: pa.Field, name: str) -> pa.ChunkedArr
 
 
 def _described(schema: pa.Schema) -> pa.Schema:
-    note = {"memedynamics": json.dumps(provenance, sort_keys=True, default=str)}
+    kept = {**provenance, checksums.KEY: checksums.BLANK}
+    note = {"memedynamics": json.dumps(kept, sort_keys=True, default=str)}
     return schema.with_metadata(note)
 
 
@@ -468,7 +470,11 @@ class Writer:
 
     def __enter__(self) -> "Writer":
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.parquet = pq.ParquetWriter(self.partial, _described(SCHEMAS[self.name]), compression="zstd")
+        try:
+            self.parquet = pq.ParquetWriter(self.partial, _described(SCHEMAS[self.name]), compression="zstd")
+        except OSError:
+            self.partial.unlink(missing_ok=True)
+            raise
         return self
 
     def write(self, table: pa.Table | pl.DataFrame) -> None:
@@ -478,10 +484,12 @@ class Writer:
             self.parquet.write_table(rows, row_group_size=len(rows))
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self.parquet.close()
-        if kind is None:
-            os.replace(self.partial, self.path)
-        else:
+        try:
+            self.parquet.close()
+            if kind is None:
+                checksums.seal(self.partial)
+                os.replace(self.partial, self.path)
+        finally:
             self.partial.unlink(missing_ok=True)
 
 

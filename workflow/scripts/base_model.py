@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from memedynamics import checkpoints, sources, tables
+from memedynamics import checkpoints, checksums, sources, tables
 from memedynamics.config import BaseModelConfig
 from memedynamics.job import run
 from memedynamics.prompts import Prompt
@@ -13,6 +13,7 @@ def main(
     model: Path,
     source: BaseModelConfig,
     threads: int,
+    work: Path,
     train: Path | None = None,
     prompt: Prompt | None = None,
     question: str | None = None,
@@ -24,11 +25,12 @@ def main(
     if source.source == "demo":
         from memedynamics.demo_model import build_and_train
 
-        build_and_train(tables.read(train, "data"), prompt, question, source.demo, partial, threads)
+        build_and_train(tables.read(train, "data"), prompt, question, source.demo, partial, threads, work)
     else:
         link_checked(sources.locate(source.source, source.revision, "base_model.source"), source, partial)
     checkpoints.check_folder(partial)
     checkpoints.write_manifest(partial, source.source, source.revision)
+    checksums.seal_folder(partial)
     shutil.rmtree(model, ignore_errors=True)
     partial.rename(model)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from memedynamics import base_svds, job
+from memedynamics import base_svds, checksums, job
 from memedynamics.checkpoints import MANIFEST
 from memedynamics.job import progress, run
 from memedynamics.weights import Weights, linears
@@ -22,6 +22,7 @@ def main(model: Path, layers: str, svd: Path, threads: int, work: Path) -> None:
             base_svds.write(weights(module), file)
     # Jobs that read the folder know it by this file alone: it can hold 10 GB.
     (folder / MANIFEST).write_text(json.dumps({"model": job.contents(model), "layers": layers}) + "\n")
+    checksums.seal_folder(folder)
     svd.parent.mkdir(parents=True, exist_ok=True)
     folder.rename(svd)
 

@@ -1,9 +1,8 @@
 """A checkpoint trained elsewhere as a run: checked against the base model, milestones 0 and 1."""
 
-import json
 from pathlib import Path
 
-from memedynamics import external, sources, tables
+from memedynamics import checksums, external, sources, tables
 from memedynamics.config import ExternalMethod
 from memedynamics.job import run
 
@@ -19,7 +18,7 @@ def main(
     tables.write(tables.SCHEMAS["history"].empty_table(), history, "history")
     tables.write(tables.SCHEMAS["rollouts"].empty_table(), rollouts, "rollouts")
     external.lay_out(folder, model, kind, milestones)
-    run.write_text(json.dumps(external.record(folder, kind), indent=2) + "\n")
+    checksums.write_json(run, external.record(folder, kind))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """A merge of other runs as a run: the base plus a combination of their updates, milestones 0 and 1."""
 
-import json
 import shutil
 from pathlib import Path
 
 import torch
 
-from memedynamics import external, merged_model, sources, tables, trained_on
+from memedynamics import checksums, external, merged_model, sources, tables, trained_on
 from memedynamics.config import MergedMethod
 from memedynamics.job import run
 from memedynamics.merge_parents import open_parent
@@ -39,11 +38,12 @@ def main(
     recipe = merged_model.merge(model, method, opened, partial / "1")
     for label in ("0", "1"):
         trained_on.keep(model, partial / label)
+        checksums.seal_folder(partial / label)
     partial.rename(milestones)
     tables.write(tables.SCHEMAS["history"].empty_table(), history, "history")
     tables.write(tables.SCHEMAS["rollouts"].empty_table(), rollouts, "rollouts")
     record = external.record(milestones / "1", "full") | {"merge": recipe, "trainable_parameters": None}
-    run.write_text(json.dumps(record, indent=2) + "\n")
+    checksums.write_json(run, record)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Step-0 invariants of one method, on a few real memes, before anything trains; stops at the first that is violated."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from transformers import Trainer
 from trl import GRPOTrainer
 
-from memedynamics import modes, tables
+from memedynamics import checksums, modes, tables
 from memedynamics.callbacks import Policy
 from memedynamics.config import Sampling
 from memedynamics.entropy_minimisation import EntropyTrainer
@@ -73,7 +72,7 @@ def main(
     for name, invariant in measure(few, policy, begun, made, work / "milestone", TOLERANCE[base.dtype], parent, away):
         require(name, invariant, kind, base.dtype)
         found[name] = {**invariant._asdict(), "ok": invariant.ok}
-    report.write_text(json.dumps(found, indent=2) + "\n")
+    checksums.write_json(report, found)
 
 
 def few_memes(

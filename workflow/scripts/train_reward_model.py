@@ -1,11 +1,10 @@
 """The reward model of RLHF (InstructGPT, 2203.02155): Bradley and Terry's loss on the preference pairs."""
 
-import json
 from pathlib import Path
 
 import torch
 
-from memedynamics import reward_grader, runs, tables
+from memedynamics import checksums, reward_grader, runs, tables
 from memedynamics import reward_model_training as training
 from memedynamics.examples import training_rows
 from memedynamics.job import is_first_process, run
@@ -47,7 +46,7 @@ def main(
     if is_first_process():
         tables.write(runs.history(made.state.log_history), history, "history")
         save(scalar, trained, about)
-        report.write_text(json.dumps(about, indent=2) + "\n")
+        checksums.write_json(report, about)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,111 @@
+"""A smoke study that is killed again and again ends bit for bit where an undisturbed one ends, and does little twice.
+
+By default a few jobs of a finished study are made anew, each stage of theirs killed once; `--kills 30` kills a study
+from its first job to its last, every stage at least twice.
+"""
+
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from smoke_study import copy_tree, planned
+
+from .killing import ROOT, STAGES, Study, drawn
+
+pytestmark = [pytest.mark.workflow, pytest.mark.timeout(3600)]
+
+SEED = 5
+# What of a finished study is made anew: nothing of it is made from anything else of it, so that little is done.
+UPSTREAM = [
+    "drawn/base/pictograms/val.1-of-2.parquet",
+    "preflight/sft.json",
+    "runs/dpo/seed1",
+    "runs/grpo/seed1",
+    "drawn/sft/seed1.1-of-2.parquet",
+    "traces/sft/seed1/1-of-1.parquet",
+    "extracts/spectrum/sft/seed1.parquet",
+]
+DOWNSTREAM = ["analyses/kl.parquet", "analyses/entropy.parquet", "figures/accuracy.html", "figures/spectrum.html"]
+ONCE = {"sampling": 1, "preflight": 1, "dpo": 1, "grpo": 1, "own samples": 1, "scoring": 1, "extraction": 1}
+# What says how long something took.
+TIMED = ["step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"]
+ASIDE = ("logs", "benchmarks", ".work", ".running")
+
+
+def counts(kills: int) -> dict[str, int]:
+    """Two kills a stage, the others where they are drawn."""
+    assert kills >= 2 * len(STAGES), f"--kills: {2 * len(STAGES)} at least, two a stage"
+    more = random.Random(SEED).choices(["sampling", "own samples", "scoring", "extraction"], k=kills - 2 * len(STAGES))
+    return {stage: 2 + Counter(more)[stage] for stage in STAGES}
+
+
+def artefacts(folder: Path) -> dict[Path, Path]:
+    """Every artefact's file by its path in the study."""
+    root = folder / ROOT
+    found = {file.relative_to(root): file for file in root.rglob("*") if file.is_file()}
+    return {name: file for name, file in found.items() if name.parts[0] not in ASIDE and name.name[0] != "."}
+
+
+def untimed(file: Path) -> pl.DataFrame:
+    return pl.read_parquet(file).filter(~pl.col("metric").cast(pl.String).is_in(TIMED))
+
+
+def differences(folder: Path, reference: Path) -> list[str]:
+    """Artefacts that are not the same to the bit, or in one alone; of histories, wall times are left out."""
+    ours, theirs = artefacts(folder), artefacts(reference)
+    differ = [str(name) for name in ours.keys() ^ theirs.keys()]
+    for name in sorted(ours.keys() & theirs.keys()):
+        if ours[name].read_bytes() != theirs[name].read_bytes():
+            timed = name.name == "history.parquet" and untimed(ours[name]).equals(untimed(theirs[name]))
+            differ += [] if timed else [str(name)]
+    return differ
+
+
+def survives(study: Study, reference: Path, wanted: dict[str, int]) -> None:
+    """Let the study be killed and finished, and check what the issue of it is."""
+    study.finish()
+    # A job that ended after its Snakemake and before the next one came to it is made anew.
+    outlived = {job.work for job in study.strays}
+    print({stage: study.hits[stage] for stage in STAGES}, len(study.calls), "calls", dict(study.watch.repeated()))
+    assert all(study.hits[stage] >= count for stage, count in wanted.items()), study.left
+    assert study.started_again() == []
+    assert all(count <= study.hit_jobs[job] for job, count in study.watch.repeated().items() if job not in outlived)
+    assert differences(study.folder, reference) == []
+    assert not planned(study.folder, *study.targets)
+
+
+@pytest.fixture
+def project(tmp_path, finished, request):
+    """A fresh project where a whole study is to be killed, else a copy of the finished one."""
+    if request.config.getoption("kills"):
+        return copy_tree(tmp_path / "project")
+    shutil.copytree(finished, tmp_path / "project", symlinks=True)
+    return tmp_path / "project"
+
+
+def anew(project: Path, names: list[str]) -> list[str]:
+    """Take the artefacts away; returns the targets that bring them back."""
+    for name in names:
+        path = project / ROOT / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return [f"{ROOT}/{name}/run.json" if name.startswith("runs/") else f"{ROOT}/{name}" for name in names]
+
+
+def test_killed_jobs_end_as_undisturbed_ones(project, finished, pytestconfig):
+    if kills := pytestconfig.getoption("kills"):
+        wanted = counts(kills)
+        survives(Study(project, [], drawn(wanted, SEED)), finished, wanted)
+    else:
+        targets = anew(project, UPSTREAM)
+        survives(Study(project, targets, drawn(ONCE, SEED)), finished, ONCE)
+
+
+def test_killed_reductions_end_as_undisturbed_ones(project, finished, pytestconfig):
+    if pytestconfig.getoption("kills"):
+        pytest.skip("the whole study has them")
+    wanted = {"analyses": 2, "figures": 1}
+    survives(Study(project, anew(project, DOWNSTREAM), drawn(wanted, SEED)), finished, wanted)

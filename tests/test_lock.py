@@ -1,0 +1,82 @@
+"""One Snakemake a study, one process a job, and nobody kept out by a process that was killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from memedynamics import lock
+from memedynamics.errors import InputError
+
+HOLDS = "import sys, time, pathlib; from memedynamics import lock; root = pathlib.Path(sys.argv[1]); "
+STUDY = HOLDS + "held = lock.hold_study(root); print('held', flush=True); time.sleep(60)"
+JOB = HOLDS + "\nwith lock.alone(root / 'job.lock', sys.argv[2]): print('held', flush=True); sys.stdin.readline()"
+PATH = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(lock.__file__))}
+
+
+@contextmanager
+def process(code, *arguments):
+    """A process that runs `code` up to where it says that it holds its lock; killed at the end."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env=PATH, **pipes) as other:
+        assert other.stdout.readline() == "held\n"
+        yield other
+        other.send_signal(signal.SIGKILL)
+
+
+def test_a_second_snakemake_is_told_of_the_first(tmp_path):
+    with process(STUDY, tmp_path) as other:
+        with pytest.raises(InputError, match=rf"{tmp_path}: process {other.pid} on .* is at work on this study; wait"):
+            lock.hold_study(tmp_path)
+        lock.hold_study(tmp_path / "another").close()
+    lock.hold_study(tmp_path).close()
+
+
+def test_only_what_a_killed_snakemake_left_of_this_study_is_forgotten(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root, locks = lock.Path("results/one"), lock.Path(".snakemake/locks")
+    locks.mkdir(parents=True)
+    (locks / "0.input.lock").write_text("data/train.csv\nresults/one/data/mine/train.parquet\n")
+    (locks / "1.input.lock").write_text("results/one_more/data/mine/train.parquet\n")
+    with process(STUDY, root):
+        lock.forget_killed(root, locks)
+        assert len(list(locks.iterdir())) == 2
+    lock.forget_killed(root, locks)
+    assert [file.name for file in locks.iterdir()] == ["1.input.lock"]
+
+
+def test_a_job_waits_for_the_one_that_outlived_its_snakemake(tmp_path, capfd):
+    with process(JOB, tmp_path, "task") as other:
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", JOB.replace("print('held'", "print('after'"), str(tmp_path), "task"],
+            env=PATH,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        while f"waiting for process {other.pid} on" not in capfd.readouterr().err:
+            time.sleep(0.05)
+        assert waiting.poll() is None
+        other.communicate("\n")
+    assert waiting.communicate(timeout=30)[0] == "after\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("task", ["task", "another task"])
+def test_whether_the_other_was_at_the_same(task, tmp_path):
+    with process(JOB, tmp_path, "task") as other:
+        os.kill(other.pid, signal.SIGSTOP)
+        pid = os.fork()
+        if not pid:
+            time.sleep(0.5)
+            os.kill(other.pid, signal.SIGKILL)
+            os._exit(0)
+        with lock.alone(tmp_path / "job.lock", task) as same:
+            assert same == (task == "task")
+        os.waitpid(pid, 0)
+    with lock.alone(tmp_path / "job.lock", task) as same:
+        assert not same

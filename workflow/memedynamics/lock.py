@@ -1,0 +1,109 @@
+"""Locks that end with their process however it ends: one Snakemake a study, one process a job.
+
+Snakemake's own lock outlives a Snakemake that was killed, and is taken away when another study's run in the same
+folder ends: alone it neither opens nor holds. Where a file system has no locks, nothing is locked.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from memedynamics.errors import InputError
+
+RUNNING = ".running"
+PATIENCE = 1.0  # seconds: another Snakemake may look at the lock while it is taken
+UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+def hold_study(root: Path) -> TextIO:
+    """Take the study in `root` for this process until it ends or closes what this returns.
+
+    Raises InputError naming the process that has it.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    held, began = (root / RUNNING).open("a+"), time.monotonic()
+    while not _take(held):
+        if time.monotonic() - began > PATIENCE:
+            raise InputError(f"{root}: {_said(held)} is at work on this study; wait for it or end it, and run again")
+        time.sleep(0.05)
+    _say(held, _me())
+    return held
+
+
+def forget_killed(root: Path, locks: Path) -> None:
+    """Take away what a killed Snakemake left in its folder `locks` for the study in `root`, unless one is at work."""
+    if not locks.is_dir() or not (root / RUNNING).exists():
+        return
+    with (root / RUNNING).open() as held:
+        if _take(held, fcntl.LOCK_SH):
+            for file in locks.glob("*.lock"):
+                with contextlib.suppress(FileNotFoundError):  # another study's run may end meanwhile
+                    if f"{root}/" in file.read_text():
+                        file.unlink()
+
+
+@contextlib.contextmanager
+def alone(file: Path, task: str) -> Iterator[bool]:
+    """Inside, no other process is in here with `file`; yields whether one at the same `task` had to be waited for.
+
+    Such a one is a job that outlived its Snakemake, and still writes what this one would.
+    """
+    held, other = _opened(file), ""
+    while True:
+        if not _take(held):
+            other = _said(held)
+            print(f"waiting for {other.partition(' at ')[0]}, which an earlier run left at this job", file=sys.stderr)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        if _is(held, file):
+            break
+        held.close()
+        held = _opened(file)
+    _say(held, f"{_me()} at {task}")
+    try:
+        yield other.endswith(f" at {task}")
+    finally:
+        file.unlink(missing_ok=True)
+        held.close()
+
+
+def _opened(file: Path) -> TextIO:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file.open("a+")
+
+
+def _is(held: TextIO, file: Path) -> bool:
+    """Whether `held` still goes by the name `file`: who ends a job takes its lock's file away."""
+    return file.exists() and os.path.samestat(os.fstat(held.fileno()), file.stat())
+
+
+def _take(held: TextIO, kind: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.flock(held, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in UNKNOWN:
+            raise
+    return True
+
+
+def _me() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _said(held: TextIO) -> str:
+    held.seek(0)
+    return held.read() or "another process"
+
+
+def _say(held: TextIO, words: str) -> None:
+    held.truncate(0)
+    held.write(words)
+    held.flush()
