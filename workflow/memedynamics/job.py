@@ -47,6 +47,7 @@ def run(main: Callable[..., object]) -> None:
     except InputError as error:
         sys.exit(f"error: {error}")
     if is_first_process():
+        _as_the_umask_says(job["output"].values())
         shutil.rmtree(job["work"], ignore_errors=True)
         _report(job, began)
 
@@ -127,6 +128,17 @@ def progress(items: Iterable, what: str, total: int | None = None) -> Bar:
         return Bar(items, desc=what, total=total, file=terminal, leave=False, dynamic_ncols=True)
     except OSError:
         return Bar(items, desc=what, total=total, file=sys.stderr, mininterval=10, ascii=True)
+
+
+def _as_the_umask_says(outputs: Iterable[str | list[str]]) -> None:
+    """Let whom the umask lets read weights: safetensors writes its files for their owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in [Path(name) for output in outputs for name in (output if isinstance(output, list) else [output])]:
+        for file in [path, *path.rglob("*.safetensors")]:
+            # What a link leads to is not the study's own.
+            if file.suffix == ".safetensors" and not file.is_symlink():
+                file.chmod(0o666 & ~mask)
 
 
 def _report(job: dict, began: float) -> None:
