@@ -13,6 +13,12 @@ import pytest
 HERE = Path(__file__).resolve().parents[2]
 TREE = ("Snakefile", "rules", "workflow", "config", "envs", "slurm", "workstation", "tests", "docs")
 SMOKE = "tests/workflow/smoke.yaml"
+# Recognisable ones, to be looked for in what a run leaves behind.
+TOKENS = (
+    "HF_TOKEN HUGGING_FACE_HUB_TOKEN OPENAI_API_KEY WANDB_API_KEY GITHUB_TOKEN "
+    "AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN"
+)
+PLANTED = {name: f"planted-{number}-never-write-this-down" for number, name in enumerate(TOKENS.split())}
 
 
 def snakemake(folder, *arguments, check=True, config=SMOKE, **environment):
@@ -60,11 +66,18 @@ def copy_tree(folder):
     return folder
 
 
+def guard_network(folder):
+    """Let no process that finds its modules in `folder` reach beyond this machine; `network.txt` says who tried."""
+    shutil.copy(HERE / "tests/workflow/no_network.py", folder / "sitecustomize.py")
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A folder in which the smoke study has run to its end."""
+    """A folder in which the smoke study has run to its end, without a network and with secrets in its environment."""
     folder = copy_tree(tmp_path_factory.mktemp("smoke") / "project")
-    folder.joinpath("output.txt").write_text(snakemake(folder, "--cores", "2").stdout)
+    guard_network(folder)
+    surroundings = PLANTED | {"PYTHONPATH": str(folder)}
+    folder.joinpath("output.txt").write_text(snakemake(folder, "--cores", "2", **surroundings).stdout)
     return folder
 
 

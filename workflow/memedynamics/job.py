@@ -1,6 +1,6 @@
 """How a script becomes a job: one JSON argument in, `main` called by keyword.
 
-    {"rule", "root", "study", "input": {…}, "output": {…}, "wildcards": {…}, "cfg": {…},
+    {"rule", "at", "root", "study", "input": {…}, "output": {…}, "wildcards": {…}, "cfg": {…},
      "code", "digest", "threads", "gpu", "work", "timing"}
 
 `main` takes any of the names inside input, output, wildcards and cfg, and `threads` and `work`, by name and
@@ -36,6 +36,9 @@ def run(main: Callable[..., object]) -> None:
     # The process's own start: importing torch and the trainers is most of a short job.
     began = psutil.Process().create_time()
     job = json.loads(sys.argv[1])
+    if job.get("at"):  # where a storage puts copies of what the job needs
+        os.makedirs(job["at"], exist_ok=True)
+        os.chdir(job["at"])
     tables.provenance.update(_provenance(job))
     environment.record(Path(job["root"]) / "environment.json", renew=job.get("renew", False))
     try:
