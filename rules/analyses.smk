@@ -15,8 +15,6 @@ rule accuracy:
         f"{ROOT}/logs/accuracy.log",
     benchmark:
         f"{ROOT}/benchmarks/accuracy.tsv"
-    group:
-        "reductions"
     conda:
         "../envs/main.yaml"
     threads: 1
@@ -171,8 +169,6 @@ use rule accuracy as summary with:
         f"{ROOT}/logs/summary.log",
     benchmark:
         f"{ROOT}/benchmarks/summary.tsv"
-    group:
-        "summary"
     params:
         **task("summary", cfg={**BOOTSTRAP, "kinds": KINDS}, **FOLDERS),
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from functools import cache, partial
 from pathlib import Path
 
@@ -42,13 +43,16 @@ def or_stop(check, *given):
 environment.expose(Path(workflow.basedir, "workflow"), STUDY.model_dump_json())
 
 ROOT = f"results/{STUDY.study}"
-CHANGED = environment.changes(Path(ROOT, "environment.json"))
+# Where a storage (S3) holds the study, Snakemake puts copies of what jobs need below this folder, and jobs work there.
+COPIES = str(workflow.modifier.path_modifier.apply_default_storage(ROOT)).removesuffix(ROOT)
+HOME = Path(COPIES, ROOT)
+CHANGED = environment.changes(HOME / "environment.json")
 UNMATCHED = warnings_of(STUDY)
 HELD = []
 if workflow.is_main_process:
-    for line in [*UNMATCHED, *CHANGED, *filter(None, [disk.unwritable(Path(ROOT))])]:
+    for line in [*UNMATCHED, *CHANGED, *filter(None, [disk.unwritable(HOME)])]:
         logger.warning(line)
-    lock.forget_killed(Path(ROOT), Path(".snakemake/locks"))
+    lock.forget_killed(HOME, Path(".snakemake/locks"))
 
 IN_DOMAIN = STUDY.in_domain
 SPLITS = [(IN_DOMAIN, "train"), (IN_DOMAIN, "val"), (IN_DOMAIN, "test")] + [(d, "test") for d in STUDY.out_of_domain]
@@ -124,6 +128,7 @@ def job_argument(rule, script, cfg, folders, wildcards, input, output, threads, 
     where = Path(*dict(wildcards).values()) if dict(wildcards) else "all"
     job = {
         "rule": rule,
+        "at": COPIES,
         "root": ROOT,
         "renew": STUDY.strict_env,
         "study": STUDY.study,
@@ -143,14 +148,27 @@ def job_argument(rule, script, cfg, folders, wildcards, input, output, threads, 
 
 def claim():
     """Keep the study to this Snakemake while it runs; stops where another has it, or where nothing can be written."""
-    if told := disk.unwritable(Path(ROOT)):
+    if told := disk.unwritable(HOME):
         raise WorkflowError(told)
-    HELD.append(or_stop(lock.hold_study, Path(ROOT)))
+    HELD.append(or_stop(lock.hold_study, HOME))
 
 
 def named(files):
-    """The named entries of an input or output list: a path, or a list of paths."""
-    return {name: list(value) if isinstance(value, list) else str(value) for name, value in files.items()}
+    """The named entries of an input or output list, as jobs see them: a path, or a list of paths."""
+    return {
+        name: [placed(path) for path in value] if isinstance(value, list) else placed(value)
+        for name, value in files.items()
+    }
+
+
+def placed(path):
+    """`path` from where jobs work."""
+    return path.removeprefix(COPIES) if path.startswith(COPIES) else os.path.abspath(path)
+
+
+def in_storage(folder):
+    """Whether a storage holds `folder` of the study file: all that is relative."""
+    return bool(COPIES and folder) and not Path(folder).is_absolute()
 
 
 def without(settings, *keys):
@@ -206,8 +224,16 @@ SCORE = {
     "pair_rule": STUDY.preferences.rule,
     "fractions": FRACTIONS,
 }
-MISSING = {name: [str(f) for f in files] for name in USED if (files := readers.missing_files(STUDY.datasets[name]))}
+ROOTS = {name: STUDY.datasets[name].root for name in USED}
+MISSING = {
+    name: [str(f) for f in files]
+    for name in USED
+    if not in_storage(ROOTS[name]) and (files := readers.missing_files(STUDY.datasets[name]))
+}
 FOUND = [name for name in USED if name not in MISSING]
+# What jobs that look at memes open beside the tables; a storage must be told to bring it.
+PICTURES = [f"{ROOT}/data/{name}/pictures" for name in USED] if COPIES else []
+PICTURES += [os.path.normpath(root) for root in ROOTS.values() if in_storage(root)]
 if workflow.is_main_process:
     or_stop(outside.refuse_future, [file for name in USED for file in readers.source_files(STUDY.datasets[name])])
     or_stop(outside.refuse_future, Path(STUDY.base_model.source).glob("*"))
@@ -319,24 +345,35 @@ SCORED_TO_PARENT = [f"{folder}/{shard}.parquet" for kept in TO_PARENT.values() f
 
 
 def source_files(wildcards):
-    """The annotation files of a dataset: a changed file prepares it anew."""
-    return readers.source_files(STUDY.datasets[wildcards.dataset])
+    """The annotation files of a dataset: a changed file prepares it anew. Of one in a storage, its whole folder."""
+    source = STUDY.datasets[wildcards.dataset]
+    if in_storage(source.root):
+        return os.path.normpath(source.root)
+    return [here(file) for file in readers.source_files(source)]
 
 
-def model_files(source):
+def model_files(source, revision=None):
     """The files of a local model or adapter folder; none where `source` is a hub id, pinned by its revision."""
-    return sorted(str(file) for file in Path(source).glob("*") if file.is_file())
+    if in_storage(source) and not revision and source != "demo":
+        return os.path.normpath(source)
+    return sorted(here(file) for file in Path(source).glob("*") if file.is_file())
+
+
+def here(file):
+    """`file` of this machine, whatever holds the study."""
+    return local(str(file)) if COPIES else str(file)
 
 
 def external_files(wildcards):
     """The files of a checkpoint trained elsewhere."""
-    return model_files(STUDY.methods[wildcards.method].path)
+    method = STUDY.methods[wildcards.method]
+    return model_files(method.path, method.revision)
 
 
 def dataset_cfg(wildcards):
     """What prepare_dataset is told; the question is asked later."""
     source = without(plain(STUDY.datasets[wildcards.dataset]), "question")
-    content = outside.contents(source_files(wildcards))
+    content = outside.contents(readers.source_files(STUDY.datasets[wildcards.dataset]))
     return {"source": source, "limit": TRIAL_ROWS if STUDY.trial else None, "content": content}
 
 
@@ -347,7 +384,7 @@ def sample_base_cfg(wildcards):
 
 def external_cfg(wildcards):
     """What import_external is told."""
-    content = outside.contents(Path(file) for file in external_files(wildcards))
+    content = outside.contents(sorted(Path(STUDY.methods[wildcards.method].path).glob("*")))
     return {"method": plain(STUDY.methods[wildcards.method]), "name": wildcards.method, "content": content}
 
 

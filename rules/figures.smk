@@ -11,8 +11,7 @@ rule figure_accuracy:
         figure=f"{ROOT}/figures/accuracy.html",
     log:
         f"{ROOT}/logs/figures/accuracy.log",
-    group:
-        "reductions"
+    localrule: True
     conda:
         "../envs/main.yaml"
     threads: 1
@@ -120,8 +119,6 @@ use rule figure_accuracy as figure_summary with:
         figure=f"{ROOT}/figures/summary.html",
     log:
         f"{ROOT}/logs/figures/summary.log",
-    group:
-        "summary"
     params:
         **task("figure_summary", cfg={"notes": UNMATCHED}),
 

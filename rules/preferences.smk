@@ -23,6 +23,7 @@ rule build_preferences:
 
 rule greedy_base:
     input:
+        PICTURES,
         data=f"{ROOT}/data/{IN_DOMAIN}/val.parquet",
         model=rules.base_model.output.model,
     output:
@@ -68,7 +69,7 @@ rule build_probes:
 
 use rule base_model as judge_model with:
     input:
-        model_files(JUDGE.model.source) if JUDGE and JUDGE.model else [],
+        model_files(JUDGE.model.source, JUDGE.model.revision) if JUDGE and JUDGE.model else [],
     output:
         model=directory(f"{ROOT}/judge/model"),
     log:
@@ -81,6 +82,7 @@ use rule base_model as judge_model with:
 
 rule judge:
     input:
+        PICTURES,
         model=rules.judge_model.output.model if JUDGE and JUDGE.model else rules.base_model.output.model,
         preferences=rules.build_preferences.output.preferences,
         samples=rules.build_preferences.input.samples,

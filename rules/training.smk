@@ -1,5 +1,6 @@
 rule preflight:
     input:
+        PICTURES,
         unpack(made_of),
         model=rules.base_model.output.model,
         data=f"{ROOT}/data/{IN_DOMAIN}/train.parquet",
@@ -25,6 +26,7 @@ rule preflight:
 
 rule train_sft:
     input:
+        PICTURES,
         unpack(made_of),
         model=rules.base_model.output.model,
         data=f"{ROOT}/data/{IN_DOMAIN}/train.parquet",
@@ -73,6 +75,7 @@ use rule train_sft as train_em with:
 
 use rule train_sft as train_rft with:
     input:
+        PICTURES,
         unpack(made_of),
         model=rules.base_model.output.model,
         data=f"{ROOT}/data/{IN_DOMAIN}/train.parquet",
@@ -100,6 +103,7 @@ rule llamafactory_env:
 
 rule train_llamafactory:
     input:
+        PICTURES,
         unpack(made_of),
         model=rules.base_model.output.model,
         data=f"{ROOT}/data/{IN_DOMAIN}/train.parquet",
@@ -127,6 +131,7 @@ rule train_llamafactory:
 
 rule train_reward_model:
     input:
+        PICTURES,
         model=rules.base_model.output.model,
         preferences=rules.build_preferences.output.preferences,
         data=f"{ROOT}/data/{IN_DOMAIN}/train.parquet",

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from smoke_study import copy_tree, snakemake
+from smoke_study import PLANTED, copy_tree, guard_network, snakemake
 
 
 def pytest_addoption(parser):
@@ -13,9 +13,11 @@ def pytest_addoption(parser):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A folder in which the smoke study has run to its end."""
+    """A folder in which the smoke study has run to its end, without a network and with secrets in its environment."""
     folder = copy_tree(tmp_path_factory.mktemp("smoke") / "project")
-    folder.joinpath("output.txt").write_text(snakemake(folder, "--cores", "2").stdout)
+    guard_network(folder)
+    surroundings = PLANTED | {"PYTHONPATH": str(folder)}
+    folder.joinpath("output.txt").write_text(snakemake(folder, "--cores", "2", **surroundings).stdout)
     return folder
 
 

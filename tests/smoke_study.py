@@ -11,6 +11,12 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parents[1]
 TREE = ("Snakefile", "rules", "workflow", "config", "envs", "slurm", "workstation", "tests", "docs")
 SMOKE = "tests/workflow/smoke.yaml"
+# Recognisable ones, to be looked for in what a run leaves behind.
+TOKENS = (
+    "HF_TOKEN HUGGING_FACE_HUB_TOKEN OPENAI_API_KEY WANDB_API_KEY GITHUB_TOKEN "
+    "AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN"
+)
+PLANTED = {name: f"planted-{number}-never-write-this-down" for number, name in enumerate(TOKENS.split())}
 
 
 def snakemake(folder, *arguments, check=True, config=SMOKE, **environment):
@@ -56,3 +62,8 @@ def copy_tree(folder):
         else:
             shutil.copy(source, folder / name)
     return folder
+
+
+def guard_network(folder):
+    """Let no process that finds its modules in `folder` reach beyond this machine; `network.txt` says who tried."""
+    shutil.copy(HERE / "tests/workflow/no_network.py", folder / "sitecustomize.py")

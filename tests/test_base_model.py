@@ -149,6 +149,16 @@ def test_a_relative_folder_becomes_absolute_links(tmp_path, monkeypatch):
     assert same_logits(model, tiny_models.folder("llava"))
 
 
+def test_a_folder_beside_the_results_is_linked_so_that_both_can_be_moved(tmp_path, monkeypatch):
+    shutil.copytree(tiny_models.folder("llava"), tmp_path / "project/models/llava")
+    monkeypatch.chdir(tmp_path / "project")
+    base(Path("results/s/model"), "models/llava")
+    monkeypatch.chdir(tmp_path)
+    moved = (tmp_path / "project").rename(tmp_path / "moved")
+    assert not (moved / "results/s/model/model.safetensors").readlink().is_absolute()
+    assert same_logits(moved / "results/s/model", tiny_models.folder("llava"))
+
+
 def test_a_hub_id_is_taken_from_the_cache(tmp_path, cache):
     snapshot = cached(cache, "qwen3_vl")
     (snapshot / "modeling_own.py").write_text("raise SystemExit")

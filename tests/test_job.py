@@ -35,7 +35,7 @@ def launch(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "in.txt").write_text("one")
 
-    def run(seed="7", digest="d", rank=None, data=str(tmp_path / "in.txt"), **cfg):
+    def run(seed="7", digest="d", rank=None, data=str(tmp_path / "in.txt"), umask=-1, told=(), **cfg):
         argument = {
             "rule": "toy",
             "root": str(tmp_path / "results"),
@@ -50,6 +50,7 @@ def launch(tmp_path):
             "gpu": 0,
             "work": str(tmp_path / "work"),
             "timing": str(tmp_path / "timing.json"),
+            **dict(told),
         }
         others = {name: value for name, value in os.environ.items() if name != "RANK"}
         return subprocess.run(
@@ -58,6 +59,7 @@ def launch(tmp_path):
             env={**others, "PYTHONPATH": str(LIBRARY), **({"RANK": rank} if rank else {})},
             capture_output=True,
             text=True,
+            umask=umask,
         )
 
     return run
@@ -119,6 +121,40 @@ def test_one_of_several_processes_clears_up_and_reports(launch, tmp_path):
     assert (tmp_path / "work").exists() and not (tmp_path / "timing.json").exists()
     assert launch(rank="0").returncode == 0
     assert not (tmp_path / "work").exists() and (tmp_path / "timing.json").exists()
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o002, 0o664)])
+def test_what_a_job_writes_is_as_the_umask_says(launch, tmp_path, umask, mode):
+    """Weights too, which safetensors writes for their owner alone; not what a link in an output leads to."""
+    writing = """
+import numpy as np
+import pyarrow as pa
+from safetensors.numpy import save_file
+from memedynamics import tables
+
+def main(table: Path) -> None:
+    table.mkdir()
+    save_file({"w": np.zeros(1)}, table / "adapter_model.safetensors")
+    (table / "model.safetensors").symlink_to("../theirs.safetensors")
+    tables.SCHEMAS["t"] = pa.schema([tables.field("x", pa.int64(), "a number")])
+    tables.write(pa.table({"x": [1]}), table / "t.parquet", "t")
+    (table / "run.json").write_text("{}")
+"""
+    (tmp_path / "theirs.safetensors").touch(0o640)
+    (tmp_path / "script.py").write_text(SCRIPT.partition("def main")[0] + writing + "\nrun(main)\n")
+    assert launch(umask=umask).returncode == 0
+    written = {"adapter_model.safetensors", "t.parquet", "run.json", "model.safetensors"}
+    assert {path.name for path in (tmp_path / "out.txt").iterdir()} == written
+    made = [*(tmp_path / "out.txt").iterdir(), tmp_path / "timing.json", tmp_path / "results/environment.json"]
+    assert {path.stat().st_mode & 0o777 for path in made if not path.is_symlink()} == {mode}
+    assert (tmp_path / "theirs.safetensors").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_job_works_where_a_storage_puts_its_files(launch, tmp_path):
+    """All that it is told is relative to that folder, which need not be there yet."""
+    paths = {"input": {"data": "../in.txt"}, "output": {"table": "out.txt"}, "work": "work", "root": "results"}
+    assert launch(told={"at": "copies", "timing": "timing.json", **paths}).returncode == 0
+    assert {path.name for path in (tmp_path / "copies").iterdir()} == {"out.txt", "timing.json", "results"}
 
 
 def test_settings_are_checked_on_arrival(launch):

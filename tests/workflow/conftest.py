@@ -1,5 +1,5 @@
 """What the workflow's tests share."""
 
-from smoke_study import HERE, SMOKE, TREE, copy_tree, planned, snakemake, told
+from smoke_study import HERE, PLANTED, SMOKE, TREE, copy_tree, guard_network, planned, snakemake, told
 
-__all__ = ["HERE", "SMOKE", "TREE", "copy_tree", "planned", "snakemake", "told"]
+__all__ = ["HERE", "PLANTED", "SMOKE", "TREE", "copy_tree", "guard_network", "planned", "snakemake", "told"]

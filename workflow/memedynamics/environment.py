@@ -24,7 +24,8 @@ def expose(library: Path, study: str) -> None:
     study file's content: where nothing in it needs bitsandbytes, jobs do not import it.
     """
     os.environ["MEMEDYNAMICS_BITSANDBYTES"] = "yes" if BITSANDBYTES.search(study) else "no"
-    os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
+    os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["PYTHONPATH"] = os.pathsep.join([str(library), os.getcwd()])
     if "slurm-jobstep" in sys.argv:  # Snakemake's own argument for a job that its Slurm executor submitted
         os.environ[lease.ALLOCATED] = os.environ.get("SLURM_JOB_ID", "")

@@ -47,7 +47,8 @@ def pool(threads: int) -> Executor:
     context = get_context("forkserver")
     # Imported once by the server, instead of by each process anew.
     context.set_forkserver_preload(["memedynamics.intake", "memedynamics.job"])
-    return ProcessPoolExecutor(threads, mp_context=context)
+    # Such processes begin where the interpreter did, not where this one works.
+    return ProcessPoolExecutor(threads, context, os.chdir, (os.getcwd(),))
 
 
 def rows(source: Dataset, split: str, pictures: Path, workers: Executor, limit: int | None = None) -> Iterator[Row]:

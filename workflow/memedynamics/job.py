@@ -1,6 +1,6 @@
 """How a script becomes a job: one JSON argument in, `main` called by keyword.
 
-    {"rule", "root", "study", "input": {…}, "output": {…}, "wildcards": {…}, "cfg": {…},
+    {"rule", "at", "root", "study", "input": {…}, "output": {…}, "wildcards": {…}, "cfg": {…},
      "code", "digest", "threads", "gpu", "work", "timing"}
 
 `main` takes any of the names inside input, output, wildcards and cfg, and `threads` and `work`, by name and
@@ -37,6 +37,9 @@ def run(main: Callable[..., object]) -> None:
     # The process's own start: importing torch and the trainers is most of a short job.
     began = psutil.Process().create_time()
     job = json.loads(sys.argv[1])
+    if job.get("at"):  # where a storage puts copies of what the job needs
+        os.makedirs(job["at"], exist_ok=True)
+        os.chdir(job["at"])
     tables.provenance.update(_provenance(job))
     try:
         environment.record(Path(job["root"]) / "environment.json", renew=job.get("renew", False))
@@ -76,6 +79,7 @@ def _carry_out(main: Callable[..., object], job: dict) -> None:
             own = {name: given[name] for name in names if name in given}
             validate_call(main, config={"arbitrary_types_allowed": True})(**own)
         if is_first_process():
+            _as_the_umask_says(_paths(job["output"]))
             shutil.rmtree(job["work"], ignore_errors=True)
 
 
@@ -147,6 +151,17 @@ def progress(items: Iterable, what: str, total: int | None = None) -> Bar:
         return Bar(items, desc=what, total=total, file=terminal, leave=False, dynamic_ncols=True)
     except OSError:
         return Bar(items, desc=what, total=total, file=sys.stderr, mininterval=10, ascii=True)
+
+
+def _as_the_umask_says(outputs: Iterable[Path]) -> None:
+    """Let whom the umask lets read weights: safetensors writes its files for their owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in outputs:
+        for file in [path, *path.rglob("*.safetensors")]:
+            # What a link leads to is not the study's own.
+            if file.suffix == ".safetensors" and not file.is_symlink():
+                file.chmod(0o666 & ~mask)
 
 
 def _report(job: dict, began: float) -> None:

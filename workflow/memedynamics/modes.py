@@ -32,6 +32,10 @@ TEXT_ALONE = {
     "padding_free": "batches with pictures are padded",
     "precompute_ref_log_probs": "rows with pictures carry no log-probabilities",
 }
+NOT_IN_A_STUDY = {
+    "hub_token": "what a study file says stands in records and logs; export HF_TOKEN where something needs it",
+    "push_to_hub": "jobs use no network; `snakemake exports` writes folders that can be uploaded",
+}
 # LLaMA-Factory's own arguments that follow from the study file.
 RESERVED = {
     "model_name_or_path": "use base_model",
@@ -82,6 +86,9 @@ def check(adapter: Adapter, args: Mapping[str, object]) -> None:
     for name, reason in TEXT_ALONE.items():
         if args.get(name):
             raise InputError(f"trainer argument {name}: TRL cannot for vision data ({reason}); remove it")
+    for name, reason in NOT_IN_A_STUDY.items():
+        if args.get(name):
+            raise InputError(f"trainer argument {name}: {reason}; remove it")
     _optimiser(str(args.get("optim", "")), adapter.kind)
     if adapter.kind == "full" and adapter.layers != "all" and not str(args.get("optim", "")).startswith(PROJECTED):
         raise InputError(

@@ -25,8 +25,11 @@ def refuse_future(paths: Iterable[Path], now: float | None = None) -> None:
 
 
 def contents(paths: Iterable[Path]) -> list[str]:
-    """What each file holds: a file that is replaced by one with an older time is another all the same."""
-    return [_content(path) for path in paths]
+    """What each file holds: a file that is replaced by one with an older time is another all the same.
+
+    Of those that are here: what a storage holds, its own records tell apart.
+    """
+    return [_content(path) for path in paths if path.is_file()]
 
 
 def _content(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Where a model comes from: a local folder, or a hub repository at a pinned commit, fetched once by `prefetch`."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -61,12 +62,16 @@ def fetch(source: str, revision: str | None, key: str) -> Path:
 
 
 def link(origin: Path, folder: Path) -> None:
-    """Fill `folder` with `origin`'s model: weights as absolute links, configuration as copies."""
+    """Fill `folder` with `origin`'s model: weights as links, configuration as copies.
+
+    A link is relative where both lie in the working directory, which can then be moved as a whole, else absolute.
+    """
     for name in COPIED:
         if (origin / name).is_file():
             shutil.copyfile(origin / name, folder / name)
     for file in checkpoints.weight_files(origin):
-        (folder / file.name).symlink_to(file.absolute())
+        inside = all(path.absolute().is_relative_to(Path.cwd()) for path in (file, folder))
+        (folder / file.name).symlink_to(os.path.relpath(file, folder) if inside else file.absolute())
 
 
 def _pinned(source: str, revision: str | None, key: str) -> None:
