@@ -41,9 +41,7 @@ rule train_sft:
         "../envs/main.yaml"
     threads: 1
     resources:
-        gpu=1,
-        mem_mb=grows(64000),
-        runtime=grows(1440),
+        **TRAINING,
     params:
         **task("train_sft", cfg=train_cfg),
     shell:
@@ -122,7 +120,7 @@ rule train_llamafactory:
     params:
         **task("train_llamafactory", cfg=train_cfg),
     shell:
-        "python {params.script} {params.job:q} > {log} 2>&1"
+        f"{LAUNCH} {{params.script}} {{params.job:q}} > {{log}} 2>&1"
 
 
 rule train_reward_model:

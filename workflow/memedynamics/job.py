@@ -7,12 +7,14 @@
 annotated: pydantic turns strings into paths and dicts into the config's models.
 """
 
+import ctypes
 import gc
 import hashlib
 import inspect
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -30,11 +32,12 @@ from memedynamics.errors import InputError
 def run(main: Callable[..., object]) -> None:
     """Call `main` with the job's JSON argument; an InputError ends the process with its one line and status 1.
 
-    Of several processes that share the job (accelerate launch) only the first clears up and reports.
+    Of several processes that share the job (module `launch`) only the first clears up and reports.
     """
     gc.enable()  # off while modules are imported
     # The process's own start: importing torch and the trainers is most of a short job.
     began = psutil.Process().create_time()
+    _end_with_launcher()
     job = json.loads(sys.argv[1])
     tables.provenance.update(_provenance(job))
     environment.record(Path(job["root"]) / "environment.json", renew=job.get("renew", False))
@@ -51,13 +54,24 @@ def run(main: Callable[..., object]) -> None:
         _report(job, began)
 
 
+def _end_with_launcher() -> None:
+    # A launcher that is killed outright cannot end its processes, and they would go on beside the retried job's.
+    if "RANK" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def processes() -> int:
+    """How many processes share the job."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
 def is_first_process() -> bool:
     """Whether this is the job's only process, or the first of those that a launcher started for it."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def _arguments(main: Callable[..., object], job: dict) -> dict[str, object]:
-    given = {"threads": job["threads"]}
+    given = {"threads": max(1, job["threads"] // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))}
     for part in ("input", "output", "wildcards", "cfg"):
         given |= job[part]
     names = inspect.signature(main).parameters
