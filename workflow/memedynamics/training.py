@@ -97,6 +97,7 @@ def trainer_config(
         **OURS,
         "bf16": gpu and dtype == "bfloat16",
         "dataloader_pin_memory": gpu,
+        "use_cpu": job.processes() > 1 and not gpu,  # where it is not said, Accelerate shares nothing on a CPU
         **DEFAULTS[kind],
         **(_sampling(sampling) if kind in ON_POLICY and sampling else {}),
         **args,
