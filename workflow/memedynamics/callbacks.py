@@ -19,6 +19,7 @@ from trl.trainer.utils import RepeatSampler
 from memedynamics import checkpoints, milestones, processes, trained_on
 from memedynamics.errors import InputError
 from memedynamics.job import is_first_process, progress
+from memedynamics.vlm import bare
 
 # Written into a checkpoint once the trainer has finished it: without it, a kill cut the checkpoint short.
 COMPLETE = "complete"
@@ -151,6 +152,23 @@ def newest_checkpoint(folder: Path) -> Path | None:
         for path in set(found) - set(whole):
             shutil.rmtree(path)
     return whole[-1] if whole else None
+
+
+class WholeHead(TrainerCallback):
+    """Puts a trained output head that lies in shards together before every pass.
+
+    TRL uses the head's weight without calling the head, which is what puts shards together. Accelerate spares most
+    models that by keeping the head with the last norm, which it does not find in vision-language models; TRL then takes
+    a copy of the weight, whose gradients no process hears of from the others.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Policy, **kwargs: object
+    ) -> None:
+        """Now that the model lies in shards, watch its passes."""
+        head = bare(model).get_output_embeddings()
+        if any(parameter.requires_grad for parameter in head.parameters()):
+            model.register_forward_pre_hook(lambda *_: head.unshard())
 
 
 class Epochs(TrainerCallback):

@@ -1,5 +1,7 @@
 """What several processes that share a training must do together, each of them at the same moment."""
 
+import os
+
 import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
@@ -12,6 +14,11 @@ def anywhere(flag: bool) -> bool:
     """Whether `flag` is set in any of the processes: the same answer in all."""
     state = PartialState()
     return bool(reduce(torch.tensor([float(flag)], device=state.device)).item()) if state.num_processes > 1 else flag
+
+
+def sharding() -> bool:
+    """Whether models that train are to lie in shards on all processes (FSDP)."""
+    return os.environ.get("ACCELERATE_USE_FSDP") == "true"
 
 
 def gathered(model: PreTrainedModel | PeftModel) -> dict[str, torch.Tensor] | None:

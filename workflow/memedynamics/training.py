@@ -33,7 +33,7 @@ from trl import (
     SFTTrainer,
 )
 
-from memedynamics import job, soft_prompts
+from memedynamics import job, processes, soft_prompts
 from memedynamics.adapters import pattern, peft_config, text_linears
 from memedynamics.config import Adapter, Sampling
 from memedynamics.errors import InputError
@@ -163,6 +163,8 @@ def trainer(
         common["reward_funcs"] = rewards
     begun = _adapter(model) if isinstance(model, PeftModel) else None
     made = kind(**common)
+    if processes.sharding() and not made.is_fsdp_enabled:
+        raise InputError("launch.config: shards (FSDP) need GPUs, of which this machine has none; use ddp.yaml")
     made.remove_callback(PrinterCallback)
     _in_float32(made.model)
     if begun is not None:
