@@ -17,13 +17,15 @@ from memedynamics.milestones import label
 from memedynamics.judge_prompts import load_judge_prompt
 from memedynamics.parity import twins
 from memedynamics.prompts import load_prompt
-from memedynamics.study import TRIAL_ROWS, check_questions, load_study, plain, warnings_of
+from memedynamics.study import TRIAL_ROWS, check_questions, launched, load_study, plain, settings_of, warnings_of
 
 try:
     FULL = load_study({**config, "trial": False})
     STUDY = load_study(config)
     PROMPT = load_prompt(Path(workflow.basedir, "config/prompts", f"{STUDY.prompt}.yaml"))
     check_questions(STUDY, PROMPT)
+    LAUNCHES = {name: launched(STUDY, method) for name, method in STUDY.methods.items()}
+    SHARED = {name: settings_of(launch) for name, launch in LAUNCHES.items()}
     JUDGE = STUDY.judge
     JUDGE_PROMPT = (
         plain(load_judge_prompt(Path(workflow.basedir, "config/prompts", f"{JUDGE.prompt}.yaml"))) if JUDGE else None
@@ -140,6 +142,7 @@ def job_argument(rule, script, cfg, folders, wildcards, input, output, threads, 
         "cfg": cfg,
         "threads": threads,
         "gpu": resources.get("gpu", 0),
+        "nodes": resources.get("nodes", 1),
         "work": f"{ROOT}/.work/{rule}/{where}",
         "timing": f"{ROOT}/benchmarks/timing/{rule}/{where}.json",
     }
@@ -179,6 +182,28 @@ def without(settings, *keys):
 def grows(amount):
     """A resource that grows with every attempt."""
     return lambda wildcards, attempt: amount * attempt
+
+
+def on_nodes(amount):
+    """A resource of trainings on several machines: `amount` of their number; unset for the others."""
+
+    def found(wildcards):
+        nodes = LAUNCHES[wildcards.method].nodes
+        return amount(nodes) if nodes > 1 else None
+
+    return found
+
+
+# Several machines: Slurm's plugin then leaves it to the job to start something on each (module launch).
+TRAINING = {
+    "gpu": lambda wildcards: LAUNCHES[wildcards.method].processes,
+    "nodes": lambda wildcards: LAUNCHES[wildcards.method].nodes,
+    "tasks": on_nodes(lambda nodes: nodes),
+    "tasks_per_gpu": on_nodes(lambda nodes: 0),
+    "mpi": on_nodes(lambda nodes: "srun"),
+    "mem_mb": grows(64000),
+    "runtime": grows(1440),
+}
 
 
 def trainer_argument(kinds, name, default):
@@ -292,7 +317,7 @@ DEMO = STUDY.base_model.source == "demo"
 DEMO_DATA = {"train": f"{ROOT}/data/{IN_DOMAIN}/train.parquet"} if DEMO else {}
 BASE_MODEL = {"source": plain(STUDY.base_model), **(TRAINED_ON if DEMO else {})}
 # Without `exec` a signal would end the shell, and the job with it, while the training still saves itself.
-LAUNCH = "exec python"
+LAUNCH = "exec python -m memedynamics.launch"
 PLAN = {"study": plain(FULL), "splits": SPLITS}
 # Runs of LLaMA-Factory beside the same ones of TRL.
 TWINS = twins(STUDY.methods)
@@ -469,11 +494,11 @@ def preflight_cfg(wildcards):
     """What preflight is told; only methods that learn on-policy draw responses and grade them."""
     method = STUDY.methods[wildcards.method]
     drawing = {"sampling": LIKE_BASE, "rewards": STUDY.rewards} if method.kind in ON_POLICY else {}
-    return {"method": plain(method), "matched": MATCHED, **drawing}
+    return {"method": without(plain(method), "launch"), "matched": MATCHED, **drawing}
 
 
 def train_cfg(wildcards):
     """What a training is told."""
     chooses = STUDY.methods[wildcards.method].kind in WITHOUT_PAIRS
     prompts = {"train_prompts": STUDY.train_prompts} if chooses else {}
-    return {**preflight_cfg(wildcards), **prompts, "fractions": FRACTIONS}
+    return {**preflight_cfg(wildcards), **prompts, "fractions": FRACTIONS, **SHARED[wildcards.method]}

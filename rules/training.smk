@@ -43,9 +43,7 @@ rule train_sft:
         "../envs/main.yaml"
     threads: 1
     resources:
-        gpu=1,
-        mem_mb=grows(64000),
-        runtime=grows(1440),
+        **TRAINING,
     params:
         **task("train_sft", cfg=train_cfg),
     shell:

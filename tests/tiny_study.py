@@ -165,6 +165,7 @@ def train(
     run: Path,
     family: str = "qwen2_5_vl",
     seed: int = 1,
+    adapter: Adapter | None = None,
     **args: object,
 ) -> dict[str, Path]:
     """Run the training script of `kind` in this process, its outputs (returned) and its state in `run`."""
@@ -172,5 +173,6 @@ def train(
     where = {**inputs(study, family), **outputs(run), "work": run / "work", "threads": 1}
     where |= {"samples": study / "samples.parquet"} if kind == "rft" else {}
     given = settings(kind, seed, **args)
+    given["method"] = given["method"].model_copy(update={"adapter": adapter})
     script(rule_of(given["method"]))(**where, **given)
     return outputs(run)

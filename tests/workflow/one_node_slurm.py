@@ -1,24 +1,31 @@
-"""A real Slurm of one node on this machine, with two fake GPUs: for tests, as root, from Debian's packages.
+"""A real Slurm on this machine, with two fake GPUs: for tests, as root, from Debian's packages.
 
-Accounting is off, so job states are read with squeue. The node says it has more than it does, so that jobs can ask for
-what real ones need; its GPUs are /dev/null and /dev/zero.
+Accounting is off, so job states are read with squeue. The node says it has more memory than it does, so that jobs can
+ask for what real ones need, but no more cores: what runs at once would only be slower. Its GPUs are /dev/null and
+/dev/zero. One user at a time: another test waits until the cluster is free.
 """
 
+import fcntl
 import os
 import re
 import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 SETTINGS = (Path("/etc/slurm/slurm.conf"), Path("/etc/slurm/gres.conf"))
 DAEMONS = ("munged", "slurmctld", "slurmd")
 FLAGS = [
     "--slurm-no-account",
     "--slurm-status-command=squeue",
-    "--slurm-init-seconds-before-status-checks=2",
-    "--seconds-between-status-checks=2",
+    "--slurm-init-seconds-before-status-checks=1",
+    "--seconds-between-status-checks=1",
+    "--set-threads=base_model=1",  # instead of the profile's, which are for machines with many cores
+    "--latency-wait=5",
 ]
 CONFIG = """
 ClusterName=tests
@@ -31,10 +38,11 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 AccountingStorageType=accounting_storage/none
-JobCompType=jobcomp/filetxt
-JobCompLoc={state}/completed.txt
 ReturnToService=2
 MinJobAge=3600
+SchedulerParameters=sched_min_interval=100000
+Prolog={state}/held.sh
+Epilog={state}/freed.sh
 StateSaveLocation={state}/controller
 SlurmdSpoolDir={state}/daemon
 SlurmctldPidFile={state}/slurmctld.pid
@@ -43,10 +51,21 @@ SlurmctldLogFile={state}/slurmctld.log
 SlurmdLogFile={state}/slurmd.log
 GresTypes=gpu
 SlurmdParameters=config_overrides
-NodeName={host} CPUs=16 RealMemory=400000 Gres=gpu:2 State=UNKNOWN
+NodeName={host} CPUs={cores} RealMemory=400000 Gres=gpu:2 State=UNKNOWN
 PartitionName=cpu Nodes={host} Default=YES MaxTime=INFINITE State=UP
 PartitionName=gpu Nodes={host} MaxTime=INFINITE State=UP
 """
+# Slurm runs them at either end of every job.
+NOTE = '#!/bin/sh\necho "$(date +%s.%N) {what} $SLURM_JOB_ID ${{SLURM_JOB_GPUS:-none}}" >> {state}/devices.log\n'
+
+
+class Held(NamedTuple):
+    """A device that a job held, and from when to when (seconds)."""
+
+    job: str
+    device: str
+    start: float
+    end: float
 
 
 def available() -> bool:
@@ -54,29 +73,45 @@ def available() -> bool:
     return os.geteuid() == 0 and all(shutil.which(name) for name in DAEMONS)
 
 
-def start(state: Path) -> list[subprocess.Popen]:
-    """Configure and start the cluster; its state lies in `state`. Returns the daemons, to be ended by `stop`."""
-    host = socket.gethostname().split(".")[0]
+@contextmanager
+def running(state: Path) -> Iterator[None]:
+    """Inside, the cluster runs; its state lies in `state`. With its settings and no daemon, `snakemake` waits 9 s."""
+    with open("/run/lock/one_node_slurm", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _configure(state)
+        daemons = [_munge(), *(subprocess.Popen([name, "-D"], stderr=subprocess.DEVNULL) for name in DAEMONS[1:])]
+        try:
+            wait(lambda: "idle" in _output("sinfo", "--noheader", "--format=%T"))
+            yield
+        finally:
+            for daemon in reversed(daemons):
+                daemon.terminate()
+                daemon.wait(30)
+            for settings in SETTINGS:
+                settings.unlink()
+
+
+def _configure(state: Path) -> None:
     for folder in ("controller", "daemon"):
-        (state / folder).mkdir(parents=True, exist_ok=True)
-    settings = CONFIG.format(host=host, state=state)
+        (state / folder).mkdir(parents=True)
+    for what in ("held", "freed"):
+        script = state / f"{what}.sh"
+        script.write_text(NOTE.format(what=what, state=state))
+        script.chmod(0o755)
+    host = socket.gethostname().split(".")[0]
     SETTINGS[0].parent.mkdir(exist_ok=True)
-    SETTINGS[0].write_text(settings)
+    SETTINGS[0].write_text(CONFIG.format(host=host, state=state, cores=os.cpu_count()))
     SETTINGS[1].write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
-    _start_munge()
-    daemons = [subprocess.Popen([shutil.which(name), "-D"], stderr=subprocess.DEVNULL) for name in DAEMONS[1:]]
-    wait(lambda: "idle" in _output("sinfo", "--noheader", "--format=%T"))
-    return daemons
 
 
-def stop(daemons: list[subprocess.Popen]) -> None:
-    """End the daemons and take their configuration away: with one and no daemon, each `snakemake` waits for 9 s."""
-    for daemon in daemons:
-        daemon.terminate()
-    for daemon in daemons:
-        daemon.wait(30)
-    for settings in SETTINGS:
-        settings.unlink()
+def _munge() -> subprocess.Popen:
+    for folder in ("/run/munge", "/var/log/munge", "/var/lib/munge"):
+        Path(folder).mkdir(exist_ok=True)
+        shutil.chown(folder, "munge", "munge")
+    if not Path("/etc/munge/munge.key").exists():
+        subprocess.run(["mungekey", "--create"], check=True)
+        shutil.chown("/etc/munge/munge.key", "munge", "munge")
+    return subprocess.Popen(["munged", "--foreground", "--force"], user="munge", group="munge", extra_groups=[])
 
 
 def records() -> list[dict[str, str]]:
@@ -84,21 +119,21 @@ def records() -> list[dict[str, str]]:
     found = []
     for job in _output("scontrol", "show", "job", "--details", "--oneliner").splitlines():
         fields = dict(re.findall(r"(\w+)=(\S*)", job))
-        if rule := re.match(r"rule_(.+?)(_wildcards|$)", fields.get("Comment", "")):
-            found.append(fields | {"Rule": rule[1]})
+        if rule := re.match(r"(rule|group)_(.+?)(_wildcards|$)", fields.get("Comment", "")):
+            found.append(fields | {"Rule": rule[2]})
     return found
 
 
-def _start_munge() -> None:
-    if _output("pgrep", "munged"):
-        return
-    for folder in ("/run/munge", "/var/log/munge", "/var/lib/munge"):
-        Path(folder).mkdir(exist_ok=True)
-        shutil.chown(folder, "munge", "munge")
-    if not Path("/etc/munge/munge.key").exists():
-        subprocess.run(["mungekey", "--create"], check=True)
-        shutil.chown("/etc/munge/munge.key", "munge", "munge")
-    subprocess.run(["runuser", "-u", "munge", "--", shutil.which("munged")], check=True)
+def devices(state: Path) -> list[Held]:
+    """Which device each finished job held, as the cluster's prolog and epilog wrote down."""
+    starts, found = {}, []
+    for line in (state / "devices.log").read_text().splitlines():
+        when, what, job, names = line.split()
+        if what == "held":
+            starts[job] = float(when)
+        elif names != "none":
+            found += [Held(job, name, starts[job], float(when)) for name in names.split(",")]
+    return found
 
 
 def _output(*command: str) -> str:

@@ -7,16 +7,19 @@ import json
 import math
 import shutil
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from peft import PeftModel
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.utils import RepeatSampler
 
-from memedynamics import checkpoints, checksums, milestones, trained_on
+from memedynamics import checkpoints, checksums, milestones, processes, trained_on
 from memedynamics.errors import InputError
 from memedynamics.job import is_first_process, progress
+from memedynamics.vlm import bare
 
 # Written into a checkpoint once the trainer has finished it: without it, a kill cut the checkpoint short.
 COMPLETE = "complete"
@@ -47,24 +50,28 @@ class Milestones(TrainerCallback):
             self._save(state, model)
 
     def _save(self, state: TrainerState, model: Policy) -> None:
+        weights = processes.gathered(model)
         if state.is_world_process_zero:
-            save(model, self.folder / str(state.global_step))
+            save(model, self.folder / str(state.global_step), weights)
 
 
-def save(model: Policy, folder: Path) -> None:
-    """Save a policy as scoring loads it, whole or not at all: its adapter, or its full weights."""
+def save(model: Policy, folder: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Save a policy as scoring loads it, whole or not at all: its adapter, or its full weights.
+
+    `weights` are what trains of a model that lies in shards (`processes.gathered`).
+    """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    (save_adapter if isinstance(model, PeftModel) else save_full)(model, partial)
+    (save_adapter if isinstance(model, PeftModel) else save_full)(model, partial, weights)
     trained_on.keep(Path(model.config._name_or_path), partial)
     checksums.seal_folder(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
 
-def save_adapter(model: PeftModel, folder: Path) -> None:
+def save_adapter(model: PeftModel, folder: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
     """Save the adapter that trains as an ordinary PEFT folder: equal bytes for equal weights."""
-    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False, state_dict=weights)
     # PEFT writes a set in the order of its hashes, and a model card that nobody asked for.
     (folder / "README.md").unlink(missing_ok=True)
     config = json.loads((folder / "adapter_config.json").read_text())
@@ -74,21 +81,21 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
 
 
-def save_full(model: PreTrainedModel, folder: Path) -> None:
+def save_full(model: PreTrainedModel, folder: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
     """Save full weights, rounded to the dtype that the base is stored in; the float32 ones are in the checkpoints.
 
     So a milestone is as large as the base, its start equals the base to the last bit, and what differs is the update.
     """
     dtype = checkpoints.stored_dtype(Path(model.config._name_or_path))
-    model.save_pretrained(folder, state_dict=_rounded(model, getattr(torch, dtype)))
+    model.save_pretrained(folder, state_dict=_rounded(weights or model.state_dict(), getattr(torch, dtype)))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "dtype": dtype}, indent=2, sort_keys=True) + "\n")
 
 
-def _rounded(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def _rounded(weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
     # Tied weights stay one tensor, so that they are stored once.
     made: dict[int, torch.Tensor] = {}
-    state = {name: value.detach() for name, value in model.state_dict().items()}
+    state = {name: value.detach() for name, value in weights.items()}
     for value in state.values():
         if value.data_ptr() not in made:
             made[value.data_ptr()] = value.to("cpu", dtype if value.is_floating_point() else None)
@@ -119,12 +126,13 @@ class Checkpoints(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """After SIGTERM, save and stop at the next boundary."""
-        if self.terminated and state.global_step % self.boundary == 0:
+        """After SIGTERM to any process, save and stop at the next boundary."""
+        if state.global_step % self.boundary == 0 and processes.anywhere(self.terminated):
             control.should_save = control.should_training_stop = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Mark the checkpoint as whole."""
+        PartialState().wait_for_everyone()  # each process writes a part of it
         if state.is_world_process_zero:
             (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
@@ -145,6 +153,23 @@ def newest_checkpoint(folder: Path) -> Path | None:
         for path in set(found) - set(whole):
             shutil.rmtree(path)
     return whole[-1] if whole else None
+
+
+class WholeHead(TrainerCallback):
+    """Puts a trained output head that lies in shards together before every pass.
+
+    TRL uses the head's weight without calling the head, which is what puts shards together. Accelerate spares most
+    models that by keeping the head with the last norm, which it does not find in vision-language models; TRL then takes
+    a copy of the weight, whose gradients no process hears of from the others.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Policy, **kwargs: object
+    ) -> None:
+        """Now that the model lies in shards, watch its passes."""
+        head = bare(model).get_output_embeddings()
+        if any(parameter.requires_grad for parameter in head.parameters()):
+            model.register_forward_pre_hook(lambda *_: head.unshard())
 
 
 class Epochs(TrainerCallback):

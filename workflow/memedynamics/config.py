@@ -19,6 +19,7 @@ from memedynamics.sections import (
     Fraction,
     Gradients,
     Judge,
+    Launch,
     MergePath,
     Name,
     OwnSamples,
@@ -35,8 +36,8 @@ from memedynamics.sections import (
 
 __all__ = [
     "Adapter", "Attention", "BaseModelConfig", "Dataset", "DemoTraining", "ExternalMethod", "Gradients", "Judge",
-    "MergePath", "MergedMethod", "Method", "OwnSamples", "Preferences", "Probes", "RewardModel", "Sampling", "Scoring",
-    "Sharpe", "Spectrum", "Split", "Study", "TrainedMethod",
+    "Launch", "MergePath", "MergedMethod", "Method", "OwnSamples", "Preferences", "Probes", "RewardModel", "Sampling",
+    "Scoring", "Sharpe", "Spectrum", "Split", "Study", "TrainedMethod",
 ]  # fmt: skip
 
 SPLITS: list[Split] = ["train", "val", "test"]
@@ -74,6 +75,7 @@ class Study(Strict):
     training: dict[str, object] = Field(
         default_factory=dict, description="trainer arguments shared by all methods, by TRL's own names"
     )
+    launch: Launch = Field(default_factory=Launch, description="processes that share each training of methods")
     judge: Judge | None = Field(None, description="AI feedback: who chooses for methods with pairs: judge")
     reward_model: RewardModel | None = Field(None, description="RLHF: what grades for methods with reward: model")
     methods: dict[Name, Method] = Field(description="runs: recipes by name")

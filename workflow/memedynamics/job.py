@@ -8,12 +8,14 @@ annotated: pydantic turns strings into paths and dicts into the config's models.
 """
 
 import contextlib
+import ctypes
 import gc
 import hashlib
 import inspect
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -31,11 +33,12 @@ from memedynamics.errors import InputError
 def run(main: Callable[..., object]) -> None:
     """Call `main` with the job's JSON argument; an InputError ends the process with its one line and status 1.
 
-    Of several processes that share the job (accelerate launch) only the first clears up and reports.
+    Of several processes that share the job (module `launch`) only the first clears up and reports.
     """
     gc.enable()  # off while modules are imported
     # The process's own start: importing torch and the trainers is most of a short job.
     began = psutil.Process().create_time()
+    _end_with_launcher()
     job = json.loads(sys.argv[1])
     if job.get("at"):  # where a storage puts copies of what the job needs
         os.makedirs(job["at"], exist_ok=True)
@@ -60,7 +63,7 @@ def run(main: Callable[..., object]) -> None:
 
 def _carry_out(main: Callable[..., object], job: dict) -> None:
     """Call `main` unless a process that outlived its Snakemake has just done this same job."""
-    given = {"threads": job["threads"]}
+    given = {"threads": max(1, job["threads"] // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))}
     for part in ("input", "output", "wildcards", "cfg"):
         given |= job[part]
     names = inspect.signature(main).parameters
@@ -71,7 +74,7 @@ def _carry_out(main: Callable[..., object], job: dict) -> None:
     with alone as same:
         # By the clock of the disk that the outputs will be on.
         outside.refuse_future(_paths(job["input"]), file.stat().st_mtime if file.exists() else None)
-        if task and same and not Path(job["work"]).exists() and all(path.exists() for path in _paths(job["output"])):
+        if task and same and _done(job):
             return
         if task:
             given["work"].mkdir(parents=True, exist_ok=True)
@@ -81,6 +84,22 @@ def _carry_out(main: Callable[..., object], job: dict) -> None:
         if is_first_process():
             _as_the_umask_says(_paths(job["output"]))
             shutil.rmtree(job["work"], ignore_errors=True)
+
+
+def _done(job: dict) -> bool:
+    """Whether the job's outputs are there and its work has been cleared away; several processes only go on together."""
+    return processes() == 1 and not Path(job["work"]).exists() and all(map(Path.exists, _paths(job["output"])))
+
+
+def _end_with_launcher() -> None:
+    # A launcher that is killed outright cannot end its processes, and they would go on beside the retried job's.
+    if "RANK" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def processes() -> int:
+    """How many processes share the job."""
+    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def is_first_process() -> bool:

@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from memedynamics.errors import InputError
+
 ALLOCATED = (
     "MEMEDYNAMICS_ALLOCATION"  # the Slurm job that holds this job's devices for it alone; see environment.expose
 )
@@ -33,8 +35,8 @@ def devices() -> list[str]:
     return sorted(p.name.removeprefix("nvidia") for p in Path("/dev").glob("nvidia[0-9]*"))
 
 
-def _alone() -> bool:
-    """Whether all the devices of this Slurm allocation are this job's own."""
+def alone() -> bool:
+    """Whether this is a job that Snakemake submitted to Slurm: all the devices of its allocation are its own."""
     return os.environ.get("SLURM_JOB_ID", "") == os.environ.get(ALLOCATED) != ""
 
 
@@ -78,14 +80,36 @@ def _release(held: dict[str, int]) -> None:
 def gpus(count: int, poll: float = 2.0) -> Iterator[list[str]]:
     """Wait for `count` devices of this machine, show only those to CUDA, and free them at the end.
 
-    Does nothing when `count` is 0, when the machine has no GPU, or where Slurm allocated devices to this job alone.
+    Does nothing when `count` is 0, when the machine has no GPU, where Slurm allocated devices to this job alone, or
+    where a launcher holds them for this process and others.
     """
     names = devices()
-    if not count or not names or _alone():
+    if not count or not names or alone() or "RANK" in os.environ:
         yield []
         return
+    held = _wait(min(count, len(names)), names, poll)
+    try:
+        yield list(held)
+    finally:
+        _release(held)
+
+
+def keep(count: int) -> None:
+    """Wait for `count` devices as `gpus` does, and hold them as long as this process lives, whatever it executes.
+
+    Raises InputError where the machine has fewer, but for one without any: there processes share the CPU.
+    """
+    names = devices()
+    if not names or alone():
+        return
     if count > len(names):
-        count = len(names)
+        raise InputError(f"launch.processes: {count} on this machine, which has {len(names)} GPUs; ask for fewer")
+    for descriptor in _wait(count, names, 2.0).values():
+        os.set_inheritable(descriptor, True)
+
+
+def _wait(count: int, names: list[str], poll: float) -> dict[str, int]:
+    """Locks on `count` of `names`, once so many are free; CUDA then sees those alone."""
     waited = False
     while not (held := _take(count, names)):
         if not waited:
@@ -93,7 +117,4 @@ def gpus(count: int, poll: float = 2.0) -> Iterator[list[str]]:
         waited = True
         time.sleep(poll)
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
-    try:
-        yield list(held)
-    finally:
-        _release(held)
+    return held

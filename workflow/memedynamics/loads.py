@@ -8,6 +8,7 @@ from memedynamics import lineage
 from memedynamics.config import Study, TrainedMethod
 from memedynamics.methods import ON_POLICY, SOFT, MergedMethod
 from memedynamics.plan import Schedule
+from memedynamics.study import launched
 
 # Perturbed pictures besides noise: clean, blur, JPEG, blank, another picture.
 PERTURBATIONS = 5
@@ -24,7 +25,7 @@ class Load(NamedTuple):
     jobs: int
     units: int
     unit: str
-    gpu: bool
+    gpu: int  # GPUs of a job
 
 
 def planned(study: Study, rows: dict[tuple[str, str], int], schedules: dict[str, Schedule]) -> list[Load]:
@@ -46,9 +47,9 @@ def planned(study: Study, rows: dict[tuple[str, str], int], schedules: dict[str,
         Load("sample_base", len(rows) * study.sampling.shards, sum(rows.values()) * samples, "responses", True),
         Load("preflight", len(trained), len(trained), "methods", True),
         *[
-            Load(f"train {name}", seeds, seeds * schedules[name].total_steps * schedules[name].effective_batch, what, 1)
+            Load(f"train {name}", seeds, seeds * schedules[name].total_steps * schedules[name].effective_batch, what, n)
             for name in trained
-            for what in [_unit(study.methods[name])]
+            for what, n in [(_unit(study.methods[name]), launched(study, study.methods[name]).processes)]
         ],
         Load("sample_policy", runs, own, "responses", True),
         Load("score", (runs + 1) * shards, scored * probes + own, "responses", True),

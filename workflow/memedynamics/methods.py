@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from memedynamics.prompts import Prompt
-from memedynamics.sections import BaseModelConfig, Finite, Fraction, Name, Strict
+from memedynamics.sections import BaseModelConfig, Finite, Fraction, Launch, Name, Strict
 
 # GRPO and what later papers made of it (module grpo_variants).
 GRPO = ("grpo", "dr_grpo", "bnpo", "dapo", "cispo", "gspo", "sapo", "luspo", "vespo")
@@ -72,6 +72,7 @@ class TrainedMethod(Strict):
         None,
         description="keys that differ from the study's adapter (breaks matching: warned); an empty alpha is 2r again",
     )
+    launch: Launch | None = Field(None, description="instead of the study's launch: how many processes share it")
     start: Name | None = Field(
         None, alias="from", description="another method whose end, seed by seed, is where this one begins"
     )

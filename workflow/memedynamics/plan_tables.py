@@ -60,11 +60,11 @@ def rules(loads: list[Load], costs: dict[str, Cost]) -> Table:
     total, disk = 0.0, 0.0
     for load in loads:
         need = needed(load, costs[load.rule]) if load.rule in costs else None
-        hours = "-" if not load.gpu else f"{need.hours:,.2f}" if need else "?"
+        hours = "-" if not load.gpu else f"{need.hours * load.gpu:,.2f}" if need else "?"
         table.add_row(
             load.rule, f"{load.jobs:,}", f"{load.units:,}", load.unit, hours, size(need.bytes) if need else "?"
         )
-        total, disk = total + (need.hours if need and load.gpu else 0), disk + (need.bytes if need else 0)
+        total, disk = total + (need.hours * load.gpu if need else 0), disk + (need.bytes if need else 0)
     if costs:
         table.add_row("all", "", "", "", f"{total:,.2f}", size(disk), style="bold")
     return table

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from trl import DPOConfig, KTOConfig, RLOOConfig
 
-from memedynamics import callbacks, checksums, milestones, rollouts, tables
+from memedynamics import callbacks, checksums, milestones, processes, rollouts, tables
 from memedynamics.callbacks import Policy
 from memedynamics.trainer_arguments import DRAWING, Config, Kind
 from memedynamics.training import boundary
@@ -33,6 +33,7 @@ def hooks(kind: Kind, config: Config, fractions: list[float], work: Path, run: P
         callbacks.Progress(kind.upper()),
         callbacks.Checkpoints(boundary(config)),
     ]
+    found += [callbacks.WholeHead()] if processes.sharding() else []
     return [*found, callbacks.Epochs()] if isinstance(config, DRAWING) else found
 
 
@@ -71,12 +72,12 @@ def frozen_pictures(model: Policy, reference: PreTrainedModel | None = None) -> 
 
     Where the run begins at a checkpoint trained elsewhere, the base's tower may be another one.
     Gradient checkpointing otherwise makes its features ask for gradients: a backward pass through the whole tower
-    that ends nowhere.
+    that ends nowhere. Of a tower in shards nothing is remembered: all processes run it, or all wait for one another.
     """
-    with remembered_pictures(model):
+    with nullcontext() if processes.sharding() else remembered_pictures(model):
         inner = bare(model).model
         inner.get_image_features = torch.no_grad()(inner.get_image_features)
-        if reference is not None and _same_pictures(model, reference):
+        if reference is not None and not processes.sharding() and _same_pictures(model, reference):
             bare(reference).model.get_image_features = inner.get_image_features
         yield
 

@@ -97,6 +97,25 @@ class Sampling(Strict):
     seed: Seed = Field(0, description="seed of the sampling noise")
 
 
+class Launch(Strict):
+    """How many processes share a training, and where they run (accelerate launch)."""
+
+    processes: PositiveInt = Field(
+        1, description="processes, one a GPU, that share each step's batch: what a step sees stays what it is"
+    )
+    nodes: PositiveInt = Field(1, description="machines that the processes are spread over evenly (Slurm alone)")
+    config: Path = Field(
+        Path("config/accelerate/ddp.yaml"),
+        description="Accelerate's settings: config/accelerate/ddp.yaml, fsdp.yaml, or a file of your own",
+    )
+
+    @model_validator(mode="after")
+    def _evenly_spread(self) -> "Launch":
+        if self.processes % self.nodes:
+            raise ValueError(f"nodes: {self.processes} processes cannot be spread evenly over {self.nodes}")
+        return self
+
+
 class Preferences(Strict):
     """How pairs are built from the base samples."""
 

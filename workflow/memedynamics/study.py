@@ -3,13 +3,15 @@
 import re
 from collections.abc import Mapping
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from memedynamics import lineage, modes
-from memedynamics.config import Adapter, RewardModel, Study, TrainedMethod
+from memedynamics.config import Adapter, Launch, RewardModel, Study, TrainedMethod
 from memedynamics.errors import InputError
 from memedynamics.methods import ON_POLICY, EntropyMinimisation
 from memedynamics.prompts import Prompt
+from memedynamics.shares import UNITS, shared
 from memedynamics.study_errors import explain
 
 TRIAL_ROWS = 64
@@ -55,6 +57,27 @@ def adapter_of(shared: Adapter, method: TrainedMethod | RewardModel) -> Adapter:
     options = (shared.options if own.get("kind", shared.kind) == shared.kind else {}) | method.adapter.options
     given = {name: value for name, value in options.items() if value is not None}
     return shared.model_copy(update=own | {"options": given})
+
+
+def launched(study: Study, method: BaseModel) -> Launch:
+    """How many processes share the training of `method`: one where LLaMA-Factory trains it, or nothing does."""
+    if not isinstance(method, TrainedMethod) or method.backend == "llamafactory":
+        return Launch()
+    return method.launch or study.launch
+
+
+def settings_of(launch: Launch) -> dict[str, object]:
+    """What a training that several processes share is told of it, Accelerate's settings included; else nothing.
+
+    Raises InputError where the settings' file cannot be read.
+    """
+    if launch.processes == 1:
+        return {}
+    try:
+        settings = yaml.safe_load(launch.config.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"study file: launch.config: {launch.config}: {' '.join(str(error).split())}") from None
+    return {"launch": {"processes": launch.processes, "config": str(launch.config), "settings": settings}}
 
 
 def check_questions(study: Study, prompt: Prompt) -> None:
@@ -180,6 +203,7 @@ def _check_modes(study: Study) -> None:
         adapter, args = method.adapter or study.adapter, {**study.training, **method.args}
         try:
             modes.check(adapter, args)
+            _check_launch(study, method, args)
             if isinstance(method, RewardModel):
                 modes.check_grading(adapter)
             elif method.backend == "llamafactory":
@@ -187,6 +211,15 @@ def _check_modes(study: Study) -> None:
                 modes.check_own(args)
         except InputError as error:
             raise InputError(f"study file: {name}: {error}") from None
+
+
+def _check_launch(study: Study, method: TrainedMethod | RewardModel, args: Mapping[str, object]) -> None:
+    """Raise InputError where processes cannot share what `method` trains, with arguments `args`."""
+    if isinstance(method, RewardModel):
+        return
+    if method.backend == "llamafactory" and method.launch is not None:
+        raise InputError("launch: LLaMA-Factory trains in one process; remove it")
+    shared(args, launched(study, method).processes, UNITS.get(method.kind, 1))
 
 
 def _check_hub(study: Study) -> None:

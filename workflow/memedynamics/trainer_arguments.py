@@ -4,7 +4,6 @@ TRL names neither the nearest valid argument nor those that make up a batch; and
 """
 
 import difflib
-import os
 from dataclasses import fields
 from typing import Literal, get_type_hints
 
@@ -93,12 +92,11 @@ def check_groups(args: dict[str, object]) -> None:
     group = args.get("num_generations", GRPOConfig.num_generations)
     batch = args.get("per_device_train_batch_size", GRPOConfig.per_device_train_batch_size)
     rounds = args.get("steps_per_generation") or args.get("gradient_accumulation_steps", 1)
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    total = args.get("generation_batch_size") or batch * rounds * processes
+    total = args.get("generation_batch_size") or batch * rounds
     if total % group:
         raise InputError(
             f"trainer argument num_generations: {group} does not divide the generation batch of {total} completions "
-            f"(per_device_train_batch_size {batch} × {rounds} × {processes} processes); change either"
+            f"(per_device_train_batch_size {batch} × {rounds}); change either"
         )
 
 

@@ -33,7 +33,7 @@ from trl import (
     SFTTrainer,
 )
 
-from memedynamics import soft_prompts
+from memedynamics import job, processes, soft_prompts
 from memedynamics.adapters import pattern, peft_config, text_linears
 from memedynamics.config import Adapter, Sampling
 from memedynamics.errors import InputError
@@ -42,6 +42,7 @@ from memedynamics.grpo_variants import arguments
 from memedynamics.methods import GRPO, ON_POLICY, SOFT
 from memedynamics.modes import PROJECTED
 from memedynamics.rewards import Reward
+from memedynamics.shares import UNITS, shared
 from memedynamics.trainer_arguments import CONFIGS, DRAWING, Config, Kind, check_groups, check_halves, checked
 from memedynamics.vlm import bare
 
@@ -87,6 +88,7 @@ def trainer_config(
 ) -> Config:
     """TRL's config of a run whose resumable state lies in `folder`; `args` override the study's defaults.
 
+    Of several processes that share the run each takes its part of the batch (module `shares`).
     `sampling` and `weights` (rewards by name) matter to GRPO, RLOO and EM alone. Raises InputError as `check_args`.
     """
     args = checked(kind, args)
@@ -95,6 +97,7 @@ def trainer_config(
         **OURS,
         "bf16": gpu and dtype == "bfloat16",
         "dataloader_pin_memory": gpu,
+        "use_cpu": job.processes() > 1 and not gpu,  # where it is not said, Accelerate shares nothing on a CPU
         **DEFAULTS[kind],
         **(_sampling(sampling) if kind in ON_POLICY and sampling else {}),
         **args,
@@ -108,6 +111,7 @@ def trainer_config(
         given["reward_weights"] = list(weights.values()) if weights else None
     if kind == "kto":
         check_halves(given)
+    given = shared(given, job.processes(), UNITS.get(kind, 1))
     try:
         return CONFIGS[kind](**given)
     except (TypeError, ValueError, ImportError) as error:
@@ -159,6 +163,8 @@ def trainer(
         common["reward_funcs"] = rewards
     begun = _adapter(model) if isinstance(model, PeftModel) else None
     made = kind(**common)
+    if processes.sharding() and not made.is_fsdp_enabled:
+        raise InputError("launch.config: shards (FSDP) need GPUs, of which this machine has none; use ddp.yaml")
     made.remove_callback(PrinterCallback)
     _in_float32(made.model)
     if begun is not None:

@@ -15,13 +15,14 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel, ProcessorMixin
 from transformers.utils import ModelOutput
 
+from memedynamics import processes
 from memedynamics.prompts import messages
 
 REMEMBERED = 4  # batches of pictures whose features are kept at once
 
 
 def load_model(folder: Path, dtype: str = "float32", attn_implementation: str = "sdpa") -> PreTrainedModel:
-    """The model in `folder`, in eval mode, frozen, on the GPU where there is one."""
+    """The model in `folder`, in eval mode, frozen, on the GPU where there is one, unless it is to lie in shards."""
     model = AutoModelForImageTextToText.from_pretrained(
         folder,
         dtype=dtype,
@@ -30,7 +31,8 @@ def load_model(folder: Path, dtype: str = "float32", attn_implementation: str = 
         trust_remote_code=False,
         local_files_only=True,
     )
-    return model.requires_grad_(False).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    whole = torch.cuda.is_available() and not processes.sharding()
+    return model.requires_grad_(False).eval().to("cuda" if whole else "cpu")
 
 
 def load_processor(folder: Path, **overrides: object) -> ProcessorMixin:
