@@ -1,9 +1,9 @@
 """How a script becomes a job: one JSON argument in, `main` called by keyword.
 
-    {"rule", "root", "study", "input": {…}, "output": {…}, "wildcards": {…}, "cfg": {…},
+    {"rule", "root", "study", "input": {…}, "output": {…}, "wildcards": {…}, "cfg": {…}, "aside": {…},
      "code", "digest", "threads", "gpu", "work", "timing"}
 
-`main` takes any of the names inside input, output, wildcards and cfg, and `threads` and `work`, by name and
+`main` takes any of the names inside input, output, wildcards, cfg and aside, and `threads` and `work`, by name and
 annotated: pydantic turns strings into paths and dicts into the config's models.
 """
 
@@ -58,8 +58,8 @@ def is_first_process() -> bool:
 
 def _arguments(main: Callable[..., object], job: dict) -> dict[str, object]:
     given = {"threads": job["threads"]}
-    for part in ("input", "output", "wildcards", "cfg"):
-        given |= job[part]
+    for part in ("input", "output", "wildcards", "cfg", "aside"):
+        given |= job.get(part, {})
     names = inspect.signature(main).parameters
     if "work" in names:
         given["work"] = _work(job)
