@@ -80,19 +80,20 @@ wildcard_constraints:
     split="train|val|test",
 
 
-def task(script, cfg=None, rule=None, **folders):
+def task(script, cfg=None, rule=None, aside=None, **folders):
     """Parameters of a rule: `cfg` and `code` are tracked by Snakemake; `job`, the script's one argument, is not.
 
     `cfg` is a dict or a function of the wildcards. `rule` is told where two rules run one script on the same wildcards.
+    `aside` is a dict of what the script is told besides, which changes no result.
     `folders` name, for scripts whose inputs are too many for one command line, the folders that hold them.
     """
-    cfg, rule = cfg or {}, rule or script
+    cfg, aside, rule = cfg or {}, aside or {}, rule or script
     script = f"workflow/scripts/{script}.py"
     return {
         "script": script,
         "cfg": cfg,
         "code": code_of(script),
-        "job": partial(job_argument, rule, script, cfg, folders),
+        "job": partial(job_argument, rule, script, cfg, aside, folders),
     }
 
 
@@ -122,7 +123,7 @@ class Argument(dict):
     __repr__ = __str__
 
 
-def job_argument(rule, script, cfg, folders, wildcards, input, output, threads, resources):
+def job_argument(rule, script, cfg, aside, folders, wildcards, input, output, threads, resources):
     """The script's JSON argument. Unnamed inputs stay out of it: one command is limited to 128 KiB."""
     cfg = cfg(wildcards) if callable(cfg) else cfg
     code = code_of(script)
@@ -140,6 +141,7 @@ def job_argument(rule, script, cfg, folders, wildcards, input, output, threads, 
         "output": named(output),
         "wildcards": dict(wildcards),
         "cfg": cfg,
+        "aside": aside,
         "threads": threads,
         "gpu": resources.get("gpu", 0),
         "nodes": resources.get("nodes", 1),
@@ -218,14 +220,21 @@ def made_by(rule):
 
 
 # What the scripts are told. Snakemake tracks it, so it is what a result depends on and no more. The number of shards
-# changes no result, nor does the question of a dataset that is not used. The size of batches does, by rounding.
+# changes no result, nor does where a server is, nor the question of a dataset that is not used. The size of batches
+# does, by rounding.
 USED = list(dict.fromkeys(dataset for dataset, _ in SPLITS))
 PROBED = [(dataset, split) for dataset, split in SPLITS if (dataset, split) != (IN_DOMAIN, "test")]
 BY_RUN = {"method": [m for m, _ in RUNS], "seed": [s for _, s in RUNS]}
 QUESTIONS = {name: STUDY.datasets[name].question for name in USED}
 ASKED = {key: PROMPT.questions[key] for key in sorted(set(QUESTIONS.values()))}
 ASKING = {"base": plain(STUDY.base_model), "prompt": {**plain(PROMPT), "questions": ASKED}}
-DRAWING = {**ASKING, "sampling": without(plain(STUDY.sampling), "shards")}
+# What another engine than this project's own is told besides.
+ENGINE = {"openai": {"engine": "openai"}, "vllm": {"engine": "vllm", "vllm": STUDY.sampling.vllm}}
+DRAWING_HERE = {**ASKING, "sampling": without(plain(STUDY.sampling), "shards", "engine", "server", "vllm")}
+DRAWING = {**ASKING, "sampling": {**DRAWING_HERE["sampling"], **ENGINE.get(STUDY.sampling.engine, {})}}
+# A server has the base model alone.
+DRAWING_OWN = DRAWING if STUDY.sampling.engine == "vllm" else DRAWING_HERE
+SERVER = {"server": plain(STUDY.sampling)["server"]}
 GRADING = {"prompt": ASKING["prompt"], "rewards": STUDY.rewards}
 LIKE_BASE = {key: plain(STUDY.sampling)[key] for key in ("temperature", "max_new_tokens")}
 TRAINED_ON = {"prompt": ASKING["prompt"], "question": QUESTIONS[IN_DOMAIN]}
@@ -289,7 +298,7 @@ GRADIENTS = {
     "group": int(next(iter(trainer_argument(GRPO, "num_generations", 8).values()), 8)),
 }
 PROBES = {"sizes": plain(STUDY.probes), "in_domain": IN_DOMAIN}
-GREEDY = {**DRAWING, **PROBES, "question": QUESTIONS[IN_DOMAIN]}
+GREEDY = {**DRAWING_HERE, **PROBES, "question": QUESTIONS[IN_DOMAIN]}
 TEXTS = {**PROBES, **GRADING, "pair_rule": STUDY.preferences.rule}
 # The study's questions are about the first method of a kind: plain ones, which are matched, stand before the others.
 # Those made of other runs are in no question.

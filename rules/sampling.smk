@@ -18,7 +18,7 @@ rule sample_base:
         mem_mb=grows(32000),
         runtime=grows(240),
     params:
-        **task("sample_base", cfg=sample_base_cfg),
+        **task("sample_base", cfg=sample_base_cfg, aside=SERVER),
     shell:
         "python {params.script} {params.job:q} > {log} 2>&1"
 
@@ -61,7 +61,7 @@ rule sample_policy:
         mem_mb=grows(32000),
         runtime=grows(480),
     params:
-        **task("sample_policy", cfg={**DRAWING, **OWN}),
+        **task("sample_policy", cfg={**DRAWING_OWN, **OWN}),
     shell:
         "python {params.script} {params.job:q} > {log} 2>&1"
 

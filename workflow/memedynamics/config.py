@@ -28,6 +28,7 @@ from memedynamics.sections import (
     Sampling,
     Scoring,
     Seed,
+    Server,
     Sharpe,
     Spectrum,
     Split,
@@ -37,7 +38,7 @@ from memedynamics.sections import (
 __all__ = [
     "Adapter", "Attention", "BaseModelConfig", "Dataset", "DemoTraining", "ExternalMethod", "Gradients", "Judge",
     "Launch", "MergePath", "MergedMethod", "Method", "OwnSamples", "Preferences", "Probes", "RewardModel", "Sampling",
-    "Scoring", "Sharpe", "Spectrum", "Split", "Study", "TrainedMethod",
+    "Scoring", "Server", "Sharpe", "Spectrum", "Split", "Study", "TrainedMethod",
 ]  # fmt: skip
 
 SPLITS: list[Split] = ["train", "val", "test"]
@@ -131,6 +132,12 @@ class Study(Strict):
         if twice := [name for name in labels if labels.count(name) > 1]:
             raise ValueError(f"two are both written {twice[0]} in six digits; leave one out")
         return fractions
+
+    @model_validator(mode="after")
+    def _server_is_named(self) -> "Study":
+        if self.sampling.engine == "openai" and self.sampling.server is None:
+            raise ValueError("sampling.server is missing: engine openai needs its base_url")
+        return self
 
     @model_validator(mode="after")
     def _graders_exist(self) -> "Study":

@@ -1,9 +1,9 @@
 """How a script becomes a job: one JSON argument in, `main` called by keyword.
 
-    {"rule", "at", "root", "study", "input": {…}, "output": {…}, "wildcards": {…}, "cfg": {…},
+    {"rule", "at", "root", "study", "input": {…}, "output": {…}, "wildcards": {…}, "cfg": {…}, "aside": {…},
      "code", "digest", "threads", "gpu", "work", "timing"}
 
-`main` takes any of the names inside input, output, wildcards and cfg, and `threads` and `work`, by name and
+`main` takes any of the names inside input, output, wildcards, cfg and aside, and `threads` and `work`, by name and
 annotated: pydantic turns strings into paths and dicts into the config's models.
 """
 
@@ -64,8 +64,8 @@ def run(main: Callable[..., object]) -> None:
 def _carry_out(main: Callable[..., object], job: dict) -> None:
     """Call `main` unless a process that outlived its Snakemake has just done this same job."""
     given = {"threads": max(1, job["threads"] // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))}
-    for part in ("input", "output", "wildcards", "cfg"):
-        given |= job[part]
+    for part in ("input", "output", "wildcards", "cfg", "aside"):
+        given |= job.get(part, {})
     names = inspect.signature(main).parameters
     if "work" in names:
         given["work"] = _work(job)

@@ -15,6 +15,15 @@ def uniforms(seed: int, dataset: str, split: str, id: str, sample: int, count: i
 
     Philox (Salmon et al., SC 2011) keyed by BLAKE2b of the response's name; number t is the same for every `count`.
     """
-    name = json.dumps([seed, dataset, split, id, sample]).encode()
-    key = int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "little")
+    key = _key(seed, dataset, split, id, sample)
     return np.random.Generator(np.random.Philox(key=key)).random(count)
+
+
+def seed_of(seed: int, dataset: str, split: str, id: str, sample: int) -> int:
+    """The seed, in [0, 2³¹), with which another engine is asked for this response."""
+    return _key(seed, dataset, split, id, sample) >> 97
+
+
+def _key(*name: int | str) -> int:
+    """128 bits that depend on the response's name alone."""
+    return int.from_bytes(hashlib.blake2b(json.dumps(name).encode(), digest_size=16).digest(), "little")

@@ -19,7 +19,6 @@ from memedynamics.decoding import Response, respond
 from memedynamics.images import open_image
 from memedynamics.milestones import label
 from memedynamics.noise import uniforms
-from memedynamics.parts import Parts
 from memedynamics.prefix import Prefix, prefill
 from memedynamics.probes import stratified
 from memedynamics.prompts import Prompt, user_text
@@ -90,12 +89,11 @@ def _name(memes: pl.DataFrame) -> str:
     return "-".join(memes.select("dataset", "split").row(0))
 
 
-def finish(sampler: Sampler, batch: Batch, questions: Mapping[str, str], parts: Parts) -> None:
-    """Draw `batch`, in halves where memory runs out, and put it on disk."""
+def answered(sampler: Sampler, batch: Batch, questions: Mapping[str, str]) -> pl.DataFrame:
+    """The rows of `batch`, drawn in halves where memory runs out; `questions` by dataset."""
     question = questions[batch.memes["dataset"][0]]
     rows = list(range(len(batch.memes)))
-    drawn = batching.halving(lambda some: [draw(sampler, batch.memes[some], question, batch.fraction)], rows)
-    parts.write(batch.key, pl.concat(drawn))
+    return pl.concat(batching.halving(lambda some: [draw(sampler, batch.memes[some], question, batch.fraction)], rows))
 
 
 def draw(sampler: Sampler, memes: pl.DataFrame, question: str, fraction: float) -> pl.DataFrame:
@@ -103,11 +101,17 @@ def draw(sampler: Sampler, memes: pl.DataFrame, question: str, fraction: float) 
     sampling, count = sampler.sampling, sampler.sampling.num_samples
     contents = [user_text(sampler.prompt, question, text) for text in memes["text"]]
     inputs = vlm.encode(sampler.processor, contents, [open_image(path) for path in memes["image"]])
-    rows = memes.select("dataset", "split", "id").select(pl.all().repeat_by(count).list.explode())
-    rows = rows.with_columns(sample=pl.int_range(pl.len(), dtype=pl.Int16) % count, fraction=pl.lit(fraction))
+    rows = named(memes, count, fraction)
     prefix = prefill(sampler.model, inputs).repeat(count)
     responses = respond(sampler.model, prefix, noise(rows, sampling), sampler.ends, sampling.temperature)
-    return rows.hstack(written(responses, sampler)).hstack(decided(responses, prefix, sampler))
+    rows = rows.hstack(written(responses, sampler)).hstack(decided(responses, prefix, sampler))
+    return rows.with_columns(tokens=pl.lit("drawn"))
+
+
+def named(memes: pl.DataFrame, count: int, fraction: float) -> pl.DataFrame:
+    """The keys of `count` responses to each of `memes`, meme by meme."""
+    rows = memes.select("dataset", "split", "id").select(pl.all().repeat_by(count).list.explode())
+    return rows.with_columns(sample=pl.int_range(pl.len(), dtype=pl.Int16) % count, fraction=pl.lit(fraction))
 
 
 def noise(rows: pl.DataFrame, sampling: Sampling) -> np.ndarray:

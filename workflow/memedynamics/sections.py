@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -86,9 +86,35 @@ class BaseModelConfig(Strict):
     demo: DemoTraining = Field(default_factory=DemoTraining, description="training of the demo's model")
 
 
+class Server(Strict):
+    """An OpenAI-compatible server that draws responses. Nothing here changes a result."""
+
+    base_url: Annotated[str, Field(pattern=r"^https?://[^@\s]+$")] = Field(
+        description="address up to the version, e.g. http://127.0.0.1:8000/v1"
+    )
+    model: str | None = Field(
+        None, description="the name it serves the study's model under; empty: the model's folder, results/<study>/model"
+    )
+    key_variable: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = Field(
+        None, description="environment variable that holds the API key, which itself is never written down"
+    )
+    concurrency: PositiveInt = Field(64, description="requests under way at once")
+    retries: NonNegativeInt = Field(8, description="times a failed request is sent again, after 1, 2, 4, … 60 s")
+    timeout: PositiveInt = Field(600, description="seconds that one response may take")
+
+
 class Sampling(Strict):
     """How responses are drawn: exact π by default, no truncation."""
 
+    engine: Literal["transformers", "vllm", "openai"] = Field(
+        "transformers",
+        description="what draws responses: transformers, decoding of this project's own; vllm, on the job's own GPU; "
+        "openai, a server (base samples; policies then draw with transformers)",
+    )
+    server: Server | None = Field(None, description="where engine openai sends its requests")
+    vllm: dict[str, object] = Field(
+        default_factory=dict, description="arguments of vllm.LLM (engine vllm), by its own names"
+    )
     num_samples: PositiveInt = Field(8, description="responses a prompt (K)")
     max_new_tokens: PositiveInt = Field(512, description="response length at which sampling stops")
     temperature: Finite = Field(1.0, gt=0, description="softmax temperature; 1 samples from π itself")

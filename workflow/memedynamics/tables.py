@@ -52,6 +52,11 @@ _drawn = [
     *_meme,
     _sample,
     _tokens,
+    field(
+        "tokens",
+        CATEGORY,
+        "drawn, or the text's where an engine gives text alone: as many as it drew (text), or not (recut)",
+    ),
     field("text", pa.string(), "the response without its end token"),
     field("finish_reason", CATEGORY, "stop (end token drawn) or length (cut at max_new_tokens)"),
     _logp,

@@ -38,7 +38,7 @@ def main(
         greedy = sampling.model_copy(update={"num_samples": 1, "temperature": 0.0})
         sampler = drawing.sampler(policy, vlm.load_processor(model), prompt, greedy)
         for batch in progress(left, "greedy"):
-            drawing.finish(sampler, batch, {in_domain: question}, parts)
+            parts.write(batch.key, drawing.answered(sampler, batch, {in_domain: question}))
     parts.merge([batch.key for batch in batches], samples)
 
 

@@ -1,12 +1,12 @@
-"""The base model's K responses to every meme of one shard of a split."""
+"""The base model's K responses to every meme of one shard of a split, drawn by the study's engine."""
 
 from pathlib import Path
 
 import torch
 
+from memedynamics import engines, tables, vlm
 from memedynamics import sampling as drawing
-from memedynamics import tables, vlm
-from memedynamics.config import BaseModelConfig, Sampling
+from memedynamics.config import BaseModelConfig, Sampling, Server
 from memedynamics.job import progress, run
 from memedynamics.parts import Parts
 from memedynamics.prompts import Prompt
@@ -24,6 +24,7 @@ def main(
     sampling: Sampling,
     threads: int,
     work: Path,
+    server: Server | None = None,
 ) -> None:
     """Batches on disk are not drawn again: a killed job loses at most one."""
     torch.set_num_threads(threads)
@@ -33,8 +34,10 @@ def main(
     if left:
         policy = vlm.load_model(model, base.dtype, base.attn_implementation)
         sampler = drawing.sampler(policy, vlm.load_processor(model), prompt, sampling)
-        for batch in progress(left, f"sample {dataset} {scatteritem}"):
-            drawing.finish(sampler, batch, {dataset: question}, parts)
+        engine = engines.of_base(sampler, model, base, server)
+        drawn = engines.drawn(sampler, left, {dataset: question}, engine, base.dtype)
+        for batch, rows in progress(drawn, f"sample {dataset} {scatteritem}", len(left)):
+            parts.write(batch.key, rows)
     parts.merge([batch.key for batch in batches], samples)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from memedynamics import policies, tables, vlm
+from memedynamics import engines, policies, tables, vlm
 from memedynamics import sampling as drawing
 from memedynamics.batching import shard
 from memedynamics.config import BaseModelConfig, OwnSamples, Sampling
@@ -46,11 +46,16 @@ def main(
     parts = Parts(work, "drawn")
     left = [batch for batch in batches if not parts.done(batch.key)]
     if left:
-        choose = policies.load(model, base, record["kind"], milestones, saved)
-        processor = vlm.load_processor(model)
-        for batch in progress(left, f"sample {method} seed {seed}"):
-            policy = choose(label(batch.fraction))
-            drawing.finish(drawing.sampler(policy, processor, prompt, sampling), batch, questions, parts)
+        choose, processor = policies.load(model, base, record["kind"], milestones, saved), vlm.load_processor(model)
+
+        def policy(name: str) -> drawing.Sampler:
+            return drawing.sampler(choose(name), processor, prompt, sampling)
+
+        folders = {label(fraction): milestones / label(fraction) for fraction in saved}
+        engine = engines.of_policy(policy(label(left[0].fraction)), model, base, folders)
+        drawn = engines.drawn_by_milestone(policy, left, questions, engine, base.dtype)
+        for batch, rows in progress(drawn, f"sample {method} seed {seed}", len(left)):
+            parts.write(batch.key, rows)
     parts.merge([batch.key for batch in batches], samples)
 
 
