@@ -68,14 +68,14 @@ class Job(NamedTuple):
     process: psutil.Process
 
 
-def drawn(counts: dict[str, int], seed: int) -> dict[str, list[Kill]]:
-    """As many kills of each stage as `counts` says, at seeded moments."""
+def drawn(counts: dict[str, int], seed: int, after: dict[str, tuple[int, ...]] = AFTER) -> dict[str, list[Kill]]:
+    """As many kills of each stage as `counts` says, at seeded moments; `after`: what a job may have put on disk."""
     chance = random.Random(seed)
-    return {stage: [_one(stage, chance) for _ in range(count)] for stage, count in counts.items()}
+    return {stage: [_one(stage, after.get(stage, (0,)), chance) for _ in range(n)] for stage, n in counts.items()}
 
 
-def _one(stage: str, chance: random.Random) -> Kill:
-    way, after = chance.choice(WAYS), chance.choice(AFTER.get(stage, (0,)))
+def _one(stage: str, things: tuple[int, ...], chance: random.Random) -> Kill:
+    way, after = chance.choice(WAYS), chance.choice(things)
     return Kill(way, after, chance.uniform(0, 0.3) if after else chance.uniform(0.1, 1.5 if stage in QUICK else 5))
 
 
