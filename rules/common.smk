@@ -152,7 +152,12 @@ def job_argument(rule, script, cfg, aside, folders, wildcards, input, output, th
 
 
 def claim():
-    """Keep the study to this Snakemake while it runs; stops where another has it, or where nothing can be written."""
+    """Keep the study to this Snakemake while it runs; stops where another has it, or where nothing can be written.
+
+    What only prints, as `plan` does, may run beside it.
+    """
+    if not list(workflow.persistence.all_outputfiles()):
+        return
     if told := disk.unwritable(HOME):
         raise WorkflowError(told)
     HELD.append(or_stop(lock.hold_study, HOME))

@@ -1,5 +1,6 @@
 """A running study killed again and again at drawn moments, run again each time, and watched for work done twice."""
 
+import contextlib
 import json
 import os
 import random
@@ -36,8 +37,12 @@ STAGES = {
     "figures": [f"figure_{name}" for name in REDUCED],
 }
 STAGE = {rule: stage for stage, rules in STAGES.items() for rule in rules}
-# Jobs of these stages put batches or checkpoints on disk as they go.
-STEPWISE = ("base model", "sampling", "sft", "dpo", "grpo", "own samples", "scoring", "extraction")
+# How many things a job has put on disk as it went when it is killed, for stages where it does. A training has four
+# checkpoints, and is killed twice.
+AFTER = {
+    **dict.fromkeys(("base model", "sampling", "own samples", "scoring", "extraction"), (0, 1, 2, 3)),
+    **dict.fromkeys(("sft", "dpo", "grpo"), (0, 1)),
+}
 QUICK = ("data", "analyses", "figures")
 # Who dies: Snakemake with all its jobs, Snakemake alone (its jobs go on), or one job.
 WAYS = ("all", "all", "snakemake", "job")
@@ -63,28 +68,26 @@ class Job(NamedTuple):
     process: psutil.Process
 
 
-def drawn(counts: dict[str, int], seed: int) -> dict[str, list[Kill]]:
-    """As many kills of each stage as `counts` says, at seeded moments."""
+def drawn(counts: dict[str, int], seed: int, after: dict[str, tuple[int, ...]] = AFTER) -> dict[str, list[Kill]]:
+    """As many kills of each stage as `counts` says, at seeded moments; `after`: what a job may have put on disk."""
     chance = random.Random(seed)
-    return {stage: [_one(stage, chance) for _ in range(count)] for stage, count in counts.items()}
+    return {stage: [_one(stage, after.get(stage, (0,)), chance) for _ in range(n)] for stage, n in counts.items()}
 
 
-def _one(stage: str, chance: random.Random) -> Kill:
-    way, after = chance.choice(WAYS), chance.choice((0, 1, 2, 3)) if stage in STEPWISE else 0
+def _one(stage: str, things: tuple[int, ...], chance: random.Random) -> Kill:
+    way, after = chance.choice(WAYS), chance.choice(things)
     return Kill(way, after, chance.uniform(0, 0.3) if after else chance.uniform(0.1, 1.5 if stage in QUICK else 5))
 
 
 def running(process: psutil.Process) -> list[Job]:
     """The jobs below a Snakemake, each once however many processes it has."""
     found = {}
-    try:
+    with contextlib.suppress(psutil.NoSuchProcess):
         for child in process.children(recursive=True):
             words = child.cmdline()
             if len(words) > 2 and words[1].startswith("workflow/scripts/"):
                 told = json.loads(words[2])
                 found.setdefault(told["work"], Job(told["rule"], told["work"], child))
-    except psutil.NoSuchProcess:
-        pass
     return list(found.values())
 
 
@@ -102,12 +105,10 @@ class Watch(threading.Thread):
     def look(self) -> None:
         """Remember what lies there: a file written again is another file, or of another time."""
         for pattern in ("*.parquet", "complete", "state.pt"):
-            for file in self.work.rglob(pattern):
-                try:
-                    found = file.stat()
-                except FileNotFoundError:
-                    continue
-                self.versions.setdefault(file.relative_to(self.work), set()).add((found.st_ino, found.st_mtime_ns))
+            with contextlib.suppress(FileNotFoundError):  # a job that ends takes its folder away
+                for file in self.work.rglob(pattern):
+                    found, name = file.stat(), file.relative_to(self.work)
+                    self.versions.setdefault(name, set()).add((found.st_ino, found.st_mtime_ns))
 
     def since(self, job: Job) -> int:
         """How many things the process of `job` has put on disk."""
@@ -193,13 +194,14 @@ class Study:
 
     def _await(self, job: Job, kill: Kill) -> None:
         began = job.process.create_time()
-        while job.process.is_running() and job.process.status() != psutil.STATUS_ZOMBIE:
-            if kill.after and self.watch.since(job) >= kill.after:
-                time.sleep(kill.seconds)
-                return
-            if not kill.after and time.time() >= began + kill.seconds:
-                return
-            time.sleep(POLL)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while job.process.is_running() and job.process.status() != psutil.STATUS_ZOMBIE:
+                if kill.after and self.watch.since(job) >= kill.after:
+                    time.sleep(kill.seconds)
+                    return
+                if not kill.after and time.time() >= began + kill.seconds:
+                    return
+                time.sleep(POLL)
 
     def _note(self, hit: list[Job], kill: Kill) -> None:
         psutil.wait_procs([job.process for job in hit], 0 if kill.way == "snakemake" else 10)

@@ -178,7 +178,7 @@ def test_an_artefact_from_the_future(project):
     assert not planned(project, target)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def own_data(project):
     """A study of a table of memes of one's own, prepared."""
     study = yaml.safe_load((project / SMOKE).read_text())
@@ -194,9 +194,7 @@ def own_data(project):
             rows.append(f"{split}{label},{split}{label}.png,a caption of {split}{label},{label}\n")
         (project / f"own/{split}.csv").write_text("id,image,text,label\n" + "".join(rows))
     snakemake(project, "results/own/data/own/train.parquet", "--cores", "2", config="own.yaml")
-    yield project
-    shutil.rmtree(project / "own")
-    shutil.rmtree(project / "results/own")
+    return project
 
 
 def test_raw_data_with_times_that_lie(own_data):
@@ -209,6 +207,7 @@ def test_raw_data_with_times_that_lie(own_data):
     os.utime(file, (time.time() + 3600,) * 2)
     done = snakemake(own_data, "--dry-run", config="own.yaml", check=False)
     assert done.returncode != 0 and "own/a.csv: its time, 20" in done.stdout and "Traceback" not in done.stdout
+    os.utime(file)
 
 
 def held(project, *targets):

@@ -23,7 +23,7 @@ FOLDER = "checksums.json"
 KEY, BLANK = "crc32", "00000000"
 DIGITS = re.compile(rb'"crc32": ?"([0-9a-f]{8})"')
 SEARCHED = 1 << 20  # bytes at either end that hold the digits
-CHUNK = 4 << 20  # bytes read at once
+CHUNK = 1 << 20  # bytes read at once
 CARRIERS = (".parquet", ".json", ".safetensors")
 
 
@@ -125,6 +125,7 @@ def crc32(file: Path, blank: int | None = None) -> str:
 
 def _passed(content: BinaryIO, length: int, value: int) -> int:
     """CRC-32 that goes on from `value` over the next `length` bytes, or all that are left."""
-    while length > 0 and (chunk := content.read(min(CHUNK, length))):
-        value, length = zlib.crc32(chunk, value), length - len(chunk)
+    held = memoryview(bytearray(min(CHUNK, length)))
+    while length > 0 and (count := content.readinto(held[:length])):
+        value, length = zlib.crc32(held[:count], value), length - count
     return value
