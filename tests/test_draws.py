@@ -87,6 +87,14 @@ def test_rounding_is_no_other_model():
     heard(given, drawn(given.bfloat16().float()), dtype="bfloat16")
 
 
+def test_texts_in_other_pieces_are_refused_once_they_are_many():
+    draws = Draws("float32", 1.0, NEVER, "the engine")
+    draws.read(40, 20)
+    draws.read(400, 23)
+    with pytest.raises(InputError, match="the engine: 48 of 450 texts"):
+        draws.read(10, 5)
+
+
 def test_log_probabilities_of_another_model_are_refused():
     """0.03 nat a token: what half precision leaves open, single precision does not."""
     own = torch.full((100,), -2.0, dtype=torch.float64)

@@ -16,6 +16,8 @@ SLOPES = (1 / 8, -1 / 8, 1 / 32, -1 / 32)  # λ: the gentler, the finer, and the
 LIMIT = 30.0  # L: a false alarm has a probability of 4e-13
 # Nat a token of log p that the engines' different rounding explains, and texts whose own tokens are not known.
 ROUNDING = {"float32": 1e-3, "float16": 0.005, "bfloat16": 0.01}
+# Texts drawn in other pieces than they are cut into: one in a hundred by the demo's model; and how many are none yet.
+RECUT, FEW = 0.1, 20
 
 
 class Draws:
@@ -25,6 +27,7 @@ class Draws:
         """Draws at `temperature`, never the token `never`; `source` says what drew."""
         self.dtype, self.temperature, self.never, self.source = dtype, temperature, never, source
         self.heard = torch.zeros(2 + len(SLOPES), dtype=torch.float64)
+        self.texts, self.recut = 0, 0
 
     def measure(self, logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Of `tokens` (P,) drawn where the study's model has `logits` (P, V): what `add` takes, to be summed.
@@ -51,6 +54,15 @@ class Draws:
             f"{abs(excess) / tokens:.2g} nat each {likely} than draws are; serve the study's own model folder, "
             "unquantised, without a truncation of its own"
         )
+
+    def read(self, texts: int, recut: int) -> None:
+        """Count `texts` that came without their tokens. Raises InputError where too many were drawn in other pieces."""
+        self.texts, self.recut = self.texts + texts, self.recut + recut
+        if self.recut > max(RECUT * self.texts, FEW):
+            raise InputError(
+                f"{self.source}: {self.recut} of {self.texts} texts are not as many tokens here as were drawn: special "
+                "tokens or spaces are taken out of them, or it is another model; use a server that gives its tokens"
+            )
 
     def compare(self, own: torch.Tensor, theirs: torch.Tensor) -> None:
         """Raise InputError where log-probabilities of the same tokens, both (P,), are not of one model."""

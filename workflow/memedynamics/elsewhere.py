@@ -59,6 +59,8 @@ def answered(
     count, batches = sampler.sampling.num_samples, list(batches)
     asked, kept = tee(ask(sampler, batch, questions) for batch in batches)
     for batch, prompts, returned in zip(batches, kept, engine(asked), strict=True):
+        texts = [one.tokens for one in returned if one.tokens != "drawn"]
+        draws.read(len(texts), texts.count("recut"))
         of_meme = [returned[n * count : (n + 1) * count] for n in range(len(prompts))]
         memes = list(zip(prompts, of_meme, strict=True))
         found = batching.halving(lambda some: [forced(sampler, some, draws)], memes)
