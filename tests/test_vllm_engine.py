@@ -82,7 +82,7 @@ def checked(signature, also=()):
 
 @pytest.fixture
 def stand_in(sampler, batch, here, monkeypatch):
-    """`vllm` by its own source; its `LLM` answers with the tokens of `here` by their seeds. Every call, with its LLM."""
+    """`vllm` by its own source; its `LLM` answers with the tokens of `here`, by seed. Every call with its LLM."""
     source, made = wheel(), []
     llm, outputs = Source(source, "entrypoints/llm.py"), Source(source, "outputs.py")
     prompt = Source(source, "inputs/llm.py")
