@@ -87,7 +87,7 @@ def stand_in(sampler, batch, here, monkeypatch):
     llm, outputs = Source(source, "entrypoints/llm.py"), Source(source, "outputs.py")
     prompt = Source(source, "inputs/llm.py")
     keys = set(prompt.fields("TokensPrompt")) | set(prompt.fields("_PromptOptions"))
-    pictures = Source(source, "multimodal/inputs.py").fields("MultiModalDataBuiltins")
+    pictures = prompt.fields("MultiModalDataBuiltins")
     generate = llm.method("LLM", "generate")
     asked = {seed: one for one in ask(sampler, batch, QUESTION) for seed in one.seeds}
     tokens = {
