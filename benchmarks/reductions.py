@@ -134,7 +134,7 @@ def samples(rows: pl.DataFrame, fraction: float, seed: int) -> pl.DataFrame:
         token_ids=pl.Series([tokens[:n] for n in rows["num_tokens"]]), finish_reason=pl.lit("stop"),
         logp=pl.Series(-rng.exponential(30, len(rows))), label_mass=pl.lit(0.98), forced=pl.Series(invalid),
         answer=pl.Series(np.where(invalid, "invalid", np.where(yes, "yes", "no"))), format_ok=pl.Series(~invalid),
-        correct=pl.Series(ok), reward=pl.Series(0.9 * ok + 0.1 * ~invalid),
+        tokens=pl.lit("drawn"), correct=pl.Series(ok), reward=pl.Series(0.9 * ok + 0.1 * ~invalid),
         p_hateful=pl.Series(np.clip(rng.normal(0.3 + 0.4 * yes, 0.2), 0.001, 0.999)),
     )  # fmt: skip
 

@@ -69,6 +69,7 @@ def samples(memes: pl.DataFrame, method: str, seed: int, fraction: float, num_sa
         fraction=pl.lit(float(fraction)),
         token_ids=pl.Series([list(range(int(k))) for k in rng.integers(5, 12, len(rows))]),
         text=pl.lit("<think> made up </think><answer> Yes </answer>"),
+        tokens=pl.lit("drawn"),
         finish_reason=pl.Series(np.where(cut, "length", "stop")),
         logp=pl.Series(-rng.random(len(rows)) * 9),
         answer=pl.Series(answer),

@@ -62,7 +62,7 @@ def study(tmp_path_factory) -> Path:
     tokens = [tokenizer(tiny_study.response(answer)).input_ids for answer in ("Yes", "No")]
     rows = data.select("dataset", "split", "id").with_columns(
         fraction=0.0, sample=0, token_ids=pl.Series([tokens[i % 2] for i in range(12)]), text=pl.lit(""),
-        finish_reason=pl.lit("stop"), logp=-1.0, p_hateful=0.5, label_mass=1.0, forced=False,
+        tokens=pl.lit("drawn"), finish_reason=pl.lit("stop"), logp=-1.0, p_hateful=0.5, label_mass=1.0, forced=False,
         answer=pl.lit("yes"), format_ok=True, correct=True, reward=1.0,
     )  # fmt: skip
     tables.write(rows, folder / "base/memes/train.parquet", "samples")

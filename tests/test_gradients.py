@@ -447,7 +447,7 @@ def drawn(processor, fraction: float, memes: int) -> pl.DataFrame:
             rows.append(
                 {
                     "study": "s", "fraction": fraction, "dataset": "memes", "split": "val", "id": f"m{m}", "sample": k,
-                    "token_ids": tokens(processor, text), "text": text, "finish_reason": "stop",
+                    "token_ids": tokens(processor, text), "tokens": "drawn", "text": text, "finish_reason": "stop",
                     "logp": -3.0 - k, "answer": "yes", "format_ok": k < 3, "correct": correct, "reward": float(correct),
                     "p_hateful": 0.2 + 0.15 * k, "label_mass": 0.9, "forced": False,
                 }

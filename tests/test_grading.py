@@ -27,7 +27,8 @@ def drawn(ids=("a", "a", "a", "a")):
         {
             "study": "s", "fraction": 0.0, "dataset": "memes", "split": "val", "id": list(ids),
             "sample": pl.Series(range(4), dtype=pl.Int16), "token_ids": [[1, 2]] * 4, "text": TEXTS,
-            "finish_reason": "stop", "logp": -1.0, "p_hateful": 0.5, "label_mass": 1.0, "forced": False,
+            "tokens": "drawn", "finish_reason": "stop", "logp": -1.0, "p_hateful": 0.5, "label_mass": 1.0,
+            "forced": False,
         }
     )  # fmt: skip
 

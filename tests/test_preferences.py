@@ -146,8 +146,8 @@ def test_eight_and_a_half_thousand_prompts_take_seconds() -> None:
 def whole(samples: pl.DataFrame) -> pl.DataFrame:
     """`samples` with what else the schema asks for."""
     return samples.with_columns(
-        fraction=0.0, split=pl.lit("train"), token_ids=[1, 2], finish_reason=pl.lit("stop"), logp=-1.0,
-        answer=pl.lit("yes"), p_hateful=0.5, label_mass=1.0, forced=False,
+        fraction=0.0, split=pl.lit("train"), token_ids=[1, 2], tokens=pl.lit("drawn"), finish_reason=pl.lit("stop"),
+        logp=-1.0, answer=pl.lit("yes"), p_hateful=0.5, label_mass=1.0, forced=False,
     )  # fmt: skip
 
 

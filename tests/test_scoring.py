@@ -334,7 +334,7 @@ def study(milestones: Path, probes: pl.DataFrame, tmp_path_factory: pytest.TempP
     tables.write(pl.DataFrame(data, schema=names, orient="row"), root / "data.parquet", "data")
     tables.write(probes, root / "probes.parquet", "probes")
     graded = {"logp": 0.0, "reward": 0.0, "p_hateful": 0.5, "label_mass": 1.0, "forced": False}
-    words = {"text": pl.lit(""), "finish_reason": pl.lit("stop"), "answer": pl.lit("no")}
+    words = {"text": pl.lit(""), "finish_reason": pl.lit("stop"), "answer": pl.lit("no"), "tokens": pl.lit("drawn")}
     own = probes.filter(id="m0").drop("probe_kind").with_columns(fraction=1.0, **words, **graded)
     tables.write(own, root / "own.parquet", "samples")
     record = {"kind": "adapter", "steps": {"0": 0, "0.25": 2, "1": 8}}

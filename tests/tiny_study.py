@@ -88,6 +88,7 @@ def samples(ids: list[str], count: int = 8) -> pl.DataFrame:
             "id": [ids[i] for i, _, _ in rows],
             "sample": pl.Series([k for _, k, _ in rows], dtype=pl.Int16),
             "token_ids": pl.Series([[5]] * len(rows), dtype=pl.List(pl.Int32)),
+            "tokens": "drawn",
             "text": texts,
             "finish_reason": "stop",
             "logp": -1.0,

@@ -40,11 +40,12 @@ class Asked(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """One response, its end token included; `tokens`: how they are known, as in schema `drawn`."""
+    """One response, its end token included."""
 
     token_ids: list[int]
     finish_reason: Literal["stop", "length"]
-    tokens: Literal["drawn", "text", "recut"] = "drawn"
+    tokens: Literal["drawn", "text", "recut"] = "drawn"  # how they are known, as in schema `drawn`
+    logps: Sequence[float] = ()  # log π of each token at temperature 1, where the engine gives it
 
 
 # From memes by batch to the responses of each batch, meme by meme; may read ahead.
@@ -58,6 +59,8 @@ def answered(
     count, batches = sampler.sampling.num_samples, list(batches)
     asked, kept = tee(ask(sampler, batch, questions) for batch in batches)
     for batch, prompts, returned in zip(batches, kept, engine(asked), strict=True):
+        texts = [one.tokens for one in returned if one.tokens != "drawn"]
+        draws.read(len(texts), texts.count("recut"))
         of_meme = [returned[n * count : (n + 1) * count] for n in range(len(prompts))]
         memes = list(zip(prompts, of_meme, strict=True))
         found = batching.halving(lambda some: [forced(sampler, some, draws)], memes)
@@ -79,10 +82,10 @@ def ask(sampler: Sampler, batch: Batch, questions: Mapping[str, str]) -> list[As
     ]
 
 
-def from_tokens(token_ids: Sequence[int], ends: Collection[int]) -> Returned:
+def from_tokens(token_ids: Sequence[int], ends: Collection[int], logps: Sequence[float] = ()) -> Returned:
     """The response of an engine that gives its tokens."""
     ids = list(token_ids)
-    return Returned(ids, "stop" if ids[-1] in ends else "length")
+    return Returned(ids, "stop" if ids[-1] in ends else "length", logps=logps)
 
 
 def from_text(
@@ -107,15 +110,21 @@ def forced(
     model, processor = sampler.model, sampler.processor
     prompts = [asked for asked, _ in memes]
     inputs = vlm.encode(processor, [asked.content for asked in prompts], [asked.image for asked in prompts])
-    returned = [(n, response) for n, (_, responses) in enumerate(memes) for response in responses]
-    texts = [forcing.read(n, r.token_ids, processor.tokenizer, sampler.prompt, sampler.ends) for n, r in returned]
+    owners, given = zip(*((n, one) for n, (_, responses) in enumerate(memes) for one in responses), strict=True)
+    texts = [
+        forcing.read(n, one.token_ids, processor.tokenizer, sampler.prompt, sampler.ends)
+        for n, one in zip(owners, given, strict=True)
+    ]
     states = forcing.shared(model, inputs, texts, sampler.labels)
-    known = [response.tokens != "recut" for _, response in returned]
-    logps, measured = _logps(sampler, states.response, texts, known, draws)
+    logps, measured = _logps(sampler, states.response, texts, [one.tokens != "recut" for one in given], draws)
+    told = [(own, torch.tensor(one.logps)) for own, one in zip(logps, given, strict=True) if one.logps]
+    if told:
+        draws.compare(*map(torch.cat, zip(*told, strict=True)))
     found = answers.decision(vlm.project(model, states.decision), sampler.labels, states.remainder)
-    responses = [Response(r.token_ids, r.finish_reason, logp) for (_, r), logp in zip(returned, logps, strict=True)]
+    sums = [own.sum().item() for own in logps]
+    responses = [Response(one.token_ids, one.finish_reason, logp) for one, logp in zip(given, sums, strict=True)]
     frame = written(responses, sampler).with_columns(
-        tokens=pl.Series([response.tokens for _, response in returned]),
+        tokens=pl.Series([one.tokens for one in given]),
         p_hateful=pl.Series(found.p_hateful.cpu().numpy()),
         label_mass=pl.Series(found.label_mass.cpu().numpy()),
         forced=pl.Series([text.forced for text in texts]),
@@ -125,8 +134,8 @@ def forced(
 
 def _logps(
     sampler: Sampler, states: torch.Tensor, texts: Sequence[forcing.Text], known: Sequence[bool], draws: Draws
-) -> tuple[list[float], torch.Tensor]:
-    """Σ log π of each text's tokens, at temperature 1; and what `draws` measures of the texts that are `known`."""
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """log π of each text's tokens, at temperature 1; and what `draws` measures of the texts that are `known`."""
     tokens = torch.tensor([token for text in texts for token in text.tokens], device=states.device)
     lengths = torch.tensor([len(text.tokens) for text in texts])
     heard = torch.tensor(known).repeat_interleave(lengths).to(states.device)
@@ -136,4 +145,4 @@ def _logps(
         logits = vlm.project(sampler.model, states[part])
         logps[part] = logits.log_softmax(-1).gather(1, tokens[part, None])[:, 0].double().cpu()
         measured = measured + draws.measure(logits[heard[part]], tokens[part][heard[part]])
-    return [own.sum().item() for own in logps.split(lengths.tolist())], measured
+    return list(logps.split(lengths.tolist())), measured

@@ -97,7 +97,7 @@ class Requests:
     def _read(self, choice: Mapping[str, object], count: int) -> Returned:
         message, ends = choice["message"], self.sampler.ends
         if choice.get("token_ids"):
-            return from_tokens(choice["token_ids"], ends)
+            return from_tokens(choice["token_ids"], ends, [one["logprob"] for one in choice["logprobs"]["content"]])
         if cut := [key for key in ("reasoning_content", "reasoning", "tool_calls") if message.get(key)]:
             raise InputError(
                 f"{self.server.base_url}: cuts {cut[0]} out of responses, so that their text is lost; serve the model "
@@ -117,7 +117,7 @@ def messages(asked: Asked) -> list[dict[str, object]]:
 
 
 def plain(sampler: Sampler) -> dict[str, object]:
-    """Draws without truncation, for vLLM and SGLang; vLLM also gives the tokens themselves."""
+    """Draws without truncation, for vLLM and SGLang; vLLM also gives the tokens and their log-probabilities."""
     return {
         "temperature": sampler.sampling.temperature,
         "max_tokens": sampler.sampling.max_new_tokens,
@@ -130,6 +130,7 @@ def plain(sampler: Sampler) -> dict[str, object]:
         "logit_bias": {str(vlm.picture_token_id(sampler.model)): NEVER},
         "skip_special_tokens": False,
         "return_token_ids": True,
+        "logprobs": True,
     }
 
 

@@ -49,7 +49,7 @@ class Vllm:
             self.llm = LLM(
                 model=str(folder), dtype=dtype, enable_prefix_caching=True, limit_mm_per_prompt={"image": 1}, **settings
             )
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"sampling.vllm: {' '.join(str(error).split())[:400]}") from None
 
     def policy(self, name: str | None) -> Engine:

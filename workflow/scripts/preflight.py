@@ -15,8 +15,8 @@ from memedynamics.config import Sampling
 from memedynamics.entropy_minimisation import EntropyTrainer
 from memedynamics.examples import correct_samples, training_rows
 from memedynamics.first_step import one_step
-from memedynamics.forced_logps import reader
-from memedynamics.invariants import TOLERANCE, measure, require
+from memedynamics.forced_logps import TOLERANCE, reader
+from memedynamics.invariants import measure, require
 from memedynamics.job import run
 from memedynamics.methods import EntropyMinimisation, Matched, Trained
 from memedynamics.rewards import reward_functions
