@@ -1,9 +1,10 @@
 """What the rules share: the study, its runs, and `task`, which makes a rule's parameters. No rules here."""
 
+import gc
 import hashlib
 import json
 import os
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -18,6 +19,9 @@ from memedynamics.judge_prompts import load_judge_prompt
 from memedynamics.parity import twins
 from memedynamics.prompts import load_prompt
 from memedynamics.study import TRIAL_ROWS, check_questions, launched, load_study, plain, settings_of, warnings_of
+
+# Planning makes many objects that stay: looking for garbage among them would be a sixth of a large study's plan.
+gc.set_threshold(100_000, 50, 100)
 
 try:
     FULL = load_study({**config, "trial": False})
@@ -89,12 +93,11 @@ def task(script, cfg=None, rule=None, aside=None, **folders):
     """
     cfg, aside, rule = cfg or {}, aside or {}, rule or script
     script = f"workflow/scripts/{script}.py"
-    return {
-        "script": script,
-        "cfg": cfg,
-        "code": code_of(script),
-        "job": partial(job_argument, rule, script, cfg, aside, folders),
-    }
+
+    def job(wildcards, input, output, threads, resources):
+        return job_argument(rule, script, cfg, aside, folders, wildcards, input, output, threads, resources)
+
+    return {"script": script, "cfg": cfg, "code": code_of(script), "job": job}
 
 
 @cache
