@@ -76,7 +76,8 @@ def task(script, cfg=None, rule=None, **folders):
     return {
         "script": script,
         "cfg": cfg,
-        "code": code_of(script),
+        # A function, so that a job on a cluster works out its own alone.
+        "code": lambda wildcards: code_of(script),
         "job": partial(job_argument, rule, script, cfg, folders),
     }
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from . import one_node_slurm
+
 HERE = Path(__file__).resolve().parents[2]
 TREE = ("Snakefile", "rules", "workflow", "config", "envs", "slurm", "workstation", "tests", "docs")
 SMOKE = "tests/workflow/smoke.yaml"
@@ -62,9 +64,19 @@ def copy_tree(folder):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A folder in which the smoke study has run to its end."""
+    """A folder in which the smoke study has run to its end: on Slurm where it is installed, as in CI.
+
+    What Slurm knows of the jobs then lies in slurm.json.
+    """
     folder = copy_tree(tmp_path_factory.mktemp("smoke") / "project")
-    folder.joinpath("output.txt").write_text(snakemake(folder, "--cores", "2").stdout)
+    if not one_node_slurm.available():
+        assert not os.environ.get("CI"), "CI must have slurm-wlm and munge, and run as root"
+        snakemake(folder, "--cores", "2")
+        return folder
+    with one_node_slurm.running(tmp_path_factory.mktemp("slurm") / "state") as state:
+        folder.joinpath("output.txt").write_text(snakemake(folder, *one_node_slurm.FLAGS).stdout)
+        known = {"jobs": one_node_slurm.records(), "held": one_node_slurm.devices(state)}
+    folder.joinpath("slurm.json").write_text(json.dumps(known))
     return folder
 
 
