@@ -97,7 +97,10 @@ def task(script, cfg=None, rule=None, aside=None, **folders):
     def job(wildcards, input, output, threads, resources):
         return job_argument(rule, script, cfg, aside, folders, wildcards, input, output, threads, resources)
 
-    return {"script": script, "cfg": cfg, "code": code_of(script), "job": job}
+    def code(wildcards):
+        return code_of(script)  # a job on a cluster works out its own alone
+
+    return {"script": script, "cfg": cfg, "code": code, "job": job}
 
 
 @cache

@@ -1,9 +1,13 @@
 """One smoke study, run once, and copies of it to edit; how many kills it must outlive."""
 
+import json
+import os
 import shutil
 
 import pytest
+from filelock import FileLock
 
+import one_node_slurm
 from smoke_study import PLANTED, copy_tree, guard_network, snakemake
 
 
@@ -12,13 +16,36 @@ def pytest_addoption(parser):
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """A folder in which the smoke study has run to its end, without a network and with secrets in its environment."""
-    folder = copy_tree(tmp_path_factory.mktemp("smoke") / "project")
+def finished(tmp_path_factory, worker_id):
+    """A folder in which the smoke study has run to its end, without a network and with secrets in its environment.
+
+    On Slurm where it is installed, as in CI; what Slurm knows of the jobs then lies in slurm.json. Workers that run
+    side by side share it: nothing may be changed there.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "smoke/project"
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(folder.with_name("lock")):
+        if not folder.with_name("done").exists():
+            run_smoke(folder)
+            folder.with_name("done").touch()
+    return folder
+
+
+def run_smoke(folder):
+    """The smoke study in `folder`, from its start to its end."""
+    shutil.rmtree(folder, ignore_errors=True)
+    copy_tree(folder)
     guard_network(folder)
     surroundings = PLANTED | {"PYTHONPATH": str(folder)}
-    folder.joinpath("output.txt").write_text(snakemake(folder, "--cores", "2", **surroundings).stdout)
-    return folder
+    if not one_node_slurm.available():
+        assert not os.environ.get("CI"), "CI must have slurm-wlm and munge, and run as root"
+        folder.joinpath("output.txt").write_text(snakemake(folder, "--cores", "2", **surroundings).stdout)
+        return
+    with one_node_slurm.running(folder.with_name("slurm")) as state:
+        folder.joinpath("output.txt").write_text(snakemake(folder, *one_node_slurm.FLAGS, **surroundings).stdout)
+        known = {"jobs": one_node_slurm.records(), "held": one_node_slurm.devices(state)}
+    folder.joinpath("slurm.json").write_text(json.dumps(known))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import yaml
 
-from .conftest import HERE, copy_tree, planned, snakemake
+from smoke_study import HERE, copy_tree, planned, snakemake
 
 # The study takes about eight minutes on two cores.
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1800)]

@@ -34,8 +34,7 @@ from memedynamics.errors import InputError
 from memedynamics.forced_logps import reader
 from memedynamics.noise import seed_of
 from memedynamics.prompts import load_prompt, user_text
-
-from .conftest import HERE, SMOKE, snakemake, told
+from smoke_study import HERE, SMOKE, snakemake, told
 
 pytestmark = pytest.mark.workflow
 KEY = "sk-planted-and-never-seen-again"

@@ -6,7 +6,7 @@ import textwrap
 import polars as pl
 import pytest
 
-from .conftest import HERE, planned, snakemake
+from smoke_study import HERE, planned, snakemake
 
 pytestmark = pytest.mark.workflow
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from .conftest import PLANTED, guard_network
+from smoke_study import PLANTED, guard_network
 
 pytestmark = pytest.mark.workflow
 

@@ -10,8 +10,7 @@ import pytest
 import yaml
 
 import drawn_datasets
-
-from .conftest import HERE, SMOKE, copy_tree
+from smoke_study import HERE, SMOKE, copy_tree
 
 pytestmark = pytest.mark.workflow
 

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import yaml
 
-from .conftest import SMOKE, copy_tree, planned, snakemake
+from smoke_study import SMOKE, copy_tree, planned, snakemake
 
 pytestmark = pytest.mark.workflow
 

@@ -1,107 +1,85 @@
-"""The study on a real Slurm: jobs see the study file, GPU rules hold one each, shards are arrays, warnings count."""
+"""The study on a real Slurm: who gets a GPU, what goes out as arrays, and that trainings hear that their time is up.
+
+The first half looks at the smoke study, which ran through `--profile slurm` (fixture `finished`). The second adds two
+methods to a copy of it: one that two processes share, and one of two seeds whose time is too short.
+"""
 
 import json
-import os
 import re
-import subprocess
+from itertools import combinations
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from . import one_node_slurm
-from .conftest import copy_tree, told
+import one_node_slurm
+from smoke_study import SMOKE, snakemake, told
 
 pytestmark = pytest.mark.workflow
-STUDY = "tests/workflow/slurm.yaml"
-WORK = "results/slurm/.work/train_grpo/grpo"
+LOCAL = {"all", "analyses", "figures", "samples", "training", "gather_samples", "gather_own_samples"}
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    if not one_node_slurm.available():
-        assert not os.environ.get("CI"), "CI must have slurm-wlm and munge, and run as root"
+def known(finished):
+    """What Slurm knows of the smoke study: its jobs, and who held which device when."""
+    if not (finished / "slurm.json").exists():
         pytest.skip("needs Debian's slurm-wlm and munge, as root")
-    daemons = one_node_slurm.start(tmp_path_factory.mktemp("slurm"))
-    yield
-    one_node_slurm.stop(daemons)
+    found = json.loads((finished / "slurm.json").read_text())
+    return found["jobs"], [one_node_slurm.Held(*held) for held in found["held"]]
 
 
 @pytest.fixture(scope="module")
-def trained(cluster, tmp_path_factory):
-    """A folder whose study has trained on the cluster; what Slurm knows of it; the devices held at once; and what one
-    training had saved and said when it was told that its time is up.
-    """
-    project = copy_tree(tmp_path_factory.mktemp("on_slurm") / "project")
-    threads = ["--set-threads", "train_grpo=1", "sample_base=1"]  # the machine has fewer cores than Slurm believes
-    command = ["snakemake", "training", "--profile", "slurm", *one_node_slurm.FLAGS, *threads, "--configfile", STUDY]
-    with (project / "output.txt").open("w") as output:
-        running = subprocess.Popen(command, cwd=project, stdout=output, stderr=subprocess.STDOUT)
-
-    def said():
-        return (project / "output.txt").read_text()[-8000:]
-
-    snapshots = []
-
-    def under_way():
-        assert running.poll() is None, said()
-        # Slurm says which devices a job has while it runs.
-        snapshots.append([devices(job) for job in one_node_slurm.records() if job["JobState"] == "RUNNING"])
-        return len(list(project.glob(f"{WORK}/*/*/rollouts/*.parquet"))) >= 6
-
-    one_node_slurm.wait(under_way, 900)
-    job = next(job for job in one_node_slurm.records() if (job["Rule"], job["JobState"]) == ("train_grpo", "RUNNING"))
-    subprocess.run(["scancel", "--signal=TERM", job["JobId"]], check=True)
-    one_node_slurm.wait(lambda: state_of(job) == "FAILED", 180)
-    saved = [path.parent.name for path in project.glob(f"{WORK}/*/*/checkpoints/*/complete")]
-    words = "".join(log.read_text() for log in project.glob("results/slurm/logs/train/grpo/*.log"))
-    assert running.wait(900) == 0, said()
-    return project, one_node_slurm.records(), snapshots, (saved, words)
+def asked(finished):
+    """By rule, what a dry run says that each job asks for."""
+    text = snakemake(finished, "--dry-run", "--forceall").stdout
+    jobs = re.findall(r"^(?:local)?rule (\w+):.*?^    resources: (.*?)$", text, re.MULTILINE | re.DOTALL)
+    return {rule: dict(re.findall(r"(\w+)=(\S+?)(?:,|$)", resources)) for rule, resources in jobs}
 
 
-def state_of(job):
-    return next(found["JobState"] for found in one_node_slurm.records() if found["JobId"] == job["JobId"])
+def test_every_job_ran_on_the_cluster_but_the_tiny_ones(known, asked):
+    names = {job["Rule"] for job in known[0]}
+    grouped = {rule for rule in asked if (rule if rule.startswith("figure_") else f"figure_{rule}") in asked}
+    assert names == set(asked) - LOCAL - grouped | {"reductions", "summary"}
+    assert {job["JobState"] for job in known[0]} == {"COMPLETED"}
 
 
-def devices(job):
-    """The devices that a running job holds, by number."""
-    held = re.search(r"IDX:([0-9,-]+)", job.get("GRES", ""))
-    return held[1].replace("-", ",").split(",") if held else []
+def test_who_needs_a_gpu_holds_one_of_its_own(known, asked):
+    """One device a GPU rule, in the GPU partition; none elsewhere; no two at once on one."""
+    jobs, held = known
+    for job in jobs:
+        needs = "gpu" in asked.get(job["Rule"], {})
+        assert (job["Partition"], job["JOB_GRES"]) == (("gpu", "gpu:1") if needs else ("cpu", "(null)")), job
+    assert {span.job for span in held} == {job["JobId"] for job in jobs if job["Partition"] == "gpu"}
+    at_once = [(one, two) for one, two in combinations(held, 2) if one.start < two.end and two.start < one.end]
+    assert at_once and all(one.device != two.device for one, two in at_once)
 
 
-def test_a_cluster_job_sees_the_study_file(trained):
+def test_jobs_get_the_memory_and_time_that_their_rules_ask_for(known, asked):
+    for job in known[0]:
+        if wanted := asked.get(job["Rule"]):
+            hours, minutes = divmod(int(wanted["runtime"]), 60)
+            days, hours = divmod(hours, 24)
+            assert job["TimeLimit"] == (f"{days}-" if days else "") + f"{hours:02}:{minutes:02}:00", job
+            # A task of an array takes the commands of the others along: 1 MiB here.
+            memory = re.match(r"(\d+)([MG])", job["MinMemoryNode"])
+            given = int(memory[1]) * {"M": 1, "G": 1024}[memory[2]]
+            assert given - int(wanted["mem_mb"]) in (0, 1), job
+
+
+def test_shards_and_methods_are_arrays(known):
+    """The two shards of each split; scores of the methods that were ready together."""
+    arrays = [(job["Rule"], job["ArrayJobId"]) for job in known[0] if "ArrayJobId" in job]
+    sizes = sorted(sum(other == one for other in arrays) for one in set(arrays) if one[0] == "sample_base")
+    assert sum(sizes) == 8 and max(sizes) > 1
+    assert {rule for rule, _ in arrays} >= {"sample_base", "sample_policy"}
+
+
+def test_a_cluster_job_sees_the_study_file(finished, known):
     """The whole study file: its settings, the schema's defaults, nothing of the demo's."""
-    project = trained[0]
-    wanted = yaml.safe_load((project / STUDY).read_text())["datasets"]["pictograms"]["splits"]
-    told_here = told(project, "prepare_dataset", '"dataset": "pictograms"', config=STUDY)
+    wanted = yaml.safe_load((finished / SMOKE).read_text())["datasets"]["pictograms"]["splits"]
+    told_here = told(finished, "prepare_dataset", '"dataset": "pictograms"')
     for split, rows in wanted.items():
-        table = project / "results/slurm/data/pictograms" / f"{split}.parquet"
+        table = finished / "results/smoke/data/pictograms" / f"{split}.parquet"
         assert pq.read_metadata(table).num_rows == rows
         note = json.loads(pq.read_schema(table).metadata[b"memedynamics"])
-        assert (note["study"], note["config"]) == ("slurm", told_here["digest"])
-
-
-def test_who_needs_a_gpu_holds_one_of_its_own(trained):
-    """From Slurm's records: one device a GPU rule, in the GPU partition; none elsewhere; no two at once on one."""
-    for job in trained[1]:
-        needs = job["Rule"] in ("sample_base", "preflight", "train_grpo")
-        assert (job["Partition"], job["JOB_GRES"]) == (("gpu", "gpu:1") if needs else ("cpu", "(null)")), job
-    held = [sorted(sum(snapshot, [])) for snapshot in trained[2]]
-    assert ["0", "1"] in held
-    assert all(len(set(each)) == len(each) for each in held)
-
-
-def test_shards_are_arrays(trained):
-    arrays = [job["ArrayJobId"] for job in trained[1] if job["Rule"] == "sample_base"]
-    assert len(arrays) == 2 and len(set(arrays)) == 1
-
-
-def test_a_training_told_that_its_time_is_up_saves_itself_and_goes_on(trained):
-    project, records, _, (saved, words) = trained
-    states = sorted(job["JobState"] for job in records if job["Rule"] == "train_grpo")
-    assert states == ["COMPLETED", "COMPLETED", "FAILED"]
-    stopped = re.search(r"training was stopped at step (\d+) of 30", words)
-    assert f"checkpoint-{stopped[1]}" in saved
-    for seed in (1, 2):
-        steps = pq.read_table(project / f"results/slurm/runs/grpo/seed{seed}/rollouts.parquet")["step"].to_pylist()
-        assert sorted(set(steps)) == list(range(1, 31)) and len(steps) == 30 * 8
+        assert (note["study"], note["config"]) == ("smoke", told_here["digest"])

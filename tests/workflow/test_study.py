@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from memedynamics.config import Dataset
-
-from .conftest import HERE, SMOKE, copy_tree, planned, snakemake, told
+from smoke_study import HERE, SMOKE, copy_tree, planned, snakemake, told
 
 pytestmark = pytest.mark.workflow
 

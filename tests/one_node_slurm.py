@@ -20,11 +20,12 @@ from typing import NamedTuple
 SETTINGS = (Path("/etc/slurm/slurm.conf"), Path("/etc/slurm/gres.conf"))
 DAEMONS = ("munged", "slurmctld", "slurmd")
 FLAGS = [
+    "--profile=slurm",
     "--slurm-no-account",
     "--slurm-status-command=squeue",
     "--slurm-init-seconds-before-status-checks=1",
     "--seconds-between-status-checks=1",
-    "--set-threads=base_model=1",  # instead of the profile's, which are for machines with many cores
+    "--set-threads=prepare_dataset=1",  # instead of the profile's, which are for machines with many cores
     "--latency-wait=5",
 ]
 CONFIG = """
@@ -40,7 +41,6 @@ SelectTypeParameters=CR_Core_Memory
 AccountingStorageType=accounting_storage/none
 ReturnToService=2
 MinJobAge=3600
-SchedulerParameters=sched_min_interval=100000
 Prolog={state}/held.sh
 Epilog={state}/freed.sh
 StateSaveLocation={state}/controller
@@ -74,15 +74,15 @@ def available() -> bool:
 
 
 @contextmanager
-def running(state: Path) -> Iterator[None]:
-    """Inside, the cluster runs; its state lies in `state`. With its settings and no daemon, `snakemake` waits 9 s."""
+def running(state: Path) -> Iterator[Path]:
+    """Inside, the cluster runs; its state lies in `state`. Settings without daemons would keep each `snakemake` 9 s."""
     with open("/run/lock/one_node_slurm", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _configure(state)
         daemons = [_munge(), *(subprocess.Popen([name, "-D"], stderr=subprocess.DEVNULL) for name in DAEMONS[1:])]
         try:
             wait(lambda: "idle" in _output("sinfo", "--noheader", "--format=%T"))
-            yield
+            yield state
         finally:
             for daemon in reversed(daemons):
                 daemon.terminate()
