@@ -78,8 +78,8 @@ def test_the_real_study_is_planned_from_its_folder(project):
     assert jobs["train_grpo"] == 3 and jobs["score"] == 9 * 4 and jobs["sample_base"] == 5 * 4
 
 
-def test_prepared_data_is_printed(finished):
-    text = snakemake(finished, "--cores", "1", "data").stdout
+def test_prepared_data_is_printed(copied):
+    text = snakemake(copied, "--cores", "1", "data").stdout
     assert "pictograms" in text and "96" in text
 
 
