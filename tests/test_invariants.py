@@ -30,6 +30,7 @@ OWN = {
     "rloo": {"rloo_kl"}, "em": {"em_entropy"},
 }  # fmt: skip
 SAMPLING = Sampling(num_samples=2, max_new_tokens=12, batch_size=4)
+VLLM = {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": "0.4", "vllm_enable_sleep_mode": True}
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +162,12 @@ def test_groups_that_no_meme_names_are_missed_before_anything_trains(study: Path
     method = tiny_study.recipe("sft").model_copy(update={"target": "groups"})
     with pytest.raises(InputError, match="target groups, but no hateful training meme names a group"):
         preflight("sft", study, tmp_path, method=method, model=tmp_path / "nowhere")
+
+
+def test_vllm_is_not_started(study: Path, tmp_path: Path) -> None:
+    """TRL would start it with the trainer, and it is not installed here: preflight's responses are drawn without."""
+    report = preflight("grpo", study, tmp_path, args=VLLM)
+    assert all(found["ok"] for found in report.values())
 
 
 @pytest.mark.parametrize("family", [family for family in tiny_models.FAMILIES if family != "qwen2_5_vl"])

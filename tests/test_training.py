@@ -398,3 +398,15 @@ def test_grpo_resumes_where_its_completions_are_used_up(tmp_path: Path) -> None:
     assert boundary(trainer_config("grpo", args, tmp_path)) == 4
     assert boundary(trainer_config("grpo", {}, tmp_path)) == 1
     assert boundary(trainer_config("sft", {}, tmp_path)) == 1
+
+
+@pytest.mark.parametrize("kind", ["grpo", "dr_grpo", "rloo"])
+def test_vllm_is_a_trainer_argument_like_any_other(kind, tmp_path):
+    """Both modes reach TRL's config, in its types, whether vLLM is installed or not."""
+    server = {"vllm_mode": "server", "vllm_server_base_url": "http://127.0.0.1:8000", "vllm_server_timeout": "60"}
+    for args in ({"vllm_mode": "colocate", "vllm_gpu_memory_utilization": "4e-1"}, server):
+        config = trainer_config(kind, {"use_vllm": True, **args}, tmp_path)
+        assert config.use_vllm and config.vllm_mode == args["vllm_mode"]
+    assert config.vllm_server_timeout == 60.0
+    with pytest.raises(InputError, match="use_vlm: .*nearest is use_vllm"):
+        check_args(kind, {"use_vlm": True})
