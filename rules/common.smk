@@ -180,7 +180,6 @@ def made_by(rule):
 # changes no result, nor does the question of a dataset that is not used. The size of batches does, by rounding.
 USED = list(dict.fromkeys(dataset for dataset, _ in SPLITS))
 PROBED = [(dataset, split) for dataset, split in SPLITS if (dataset, split) != (IN_DOMAIN, "test")]
-BY_RUN = {"method": [m for m, _ in RUNS], "seed": [s for _, s in RUNS]}
 QUESTIONS = {name: STUDY.datasets[name].question for name in USED}
 ASKED = {key: PROMPT.questions[key] for key in sorted(set(QUESTIONS.values()))}
 ASKING = {"base": plain(STUDY.base_model), "prompt": {**plain(PROMPT), "questions": ASKED}}
