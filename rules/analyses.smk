@@ -79,8 +79,8 @@ use rule accuracy as rewards with:
 
 use rule accuracy as spectrum with:
     input:
-        extracts=collect(rules.extract_spectrum.output.extract, zip, **BY_RUN),
-        bases=collect(rules.extract_spectrum.output.bases, zip, **BY_RUN),
+        extracts=[f"{ROOT}/extracts/spectrum/{name}.parquet" for name in RUN_NAMES],
+        bases=[f"{ROOT}/extracts/bases/{name}.safetensors" for name in RUN_NAMES],
         runs=FOLDERS["runs"],
     output:
         table=f"{ROOT}/analyses/spectrum.parquet",

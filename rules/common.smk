@@ -235,7 +235,6 @@ def made_by(rule):
 # does, by rounding.
 USED = list(dict.fromkeys(dataset for dataset, _ in SPLITS))
 PROBED = [(dataset, split) for dataset, split in SPLITS if (dataset, split) != (IN_DOMAIN, "test")]
-BY_RUN = {"method": [m for m, _ in RUNS], "seed": [s for _, s in RUNS]}
 QUESTIONS = {name: STUDY.datasets[name].question for name in USED}
 ASKED = {key: PROMPT.questions[key] for key in sorted(set(QUESTIONS.values()))}
 ASKING = {"base": plain(STUDY.base_model), "prompt": {**plain(PROMPT), "questions": ASKED}}

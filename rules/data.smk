@@ -26,8 +26,8 @@ rule prepare_dataset:
 
 rule data:
     input:
-        quality=collect(rules.prepare_dataset.output.quality, dataset=FOUND),
-        rejected=collect(rules.prepare_dataset.output.rejected, dataset=FOUND),
+        quality=[f"{ROOT}/data/{name}/quality.parquet" for name in FOUND],
+        rejected=[f"{ROOT}/data/{name}/rejected.parquet" for name in FOUND],
     log:
         f"{ROOT}/logs/data.log",
     localrule: True

@@ -27,5 +27,5 @@ rule export:
 
 rule exports:
     input:
-        collect(rules.export.output.folder, zip, **BY_RUN),
+        [f"{ROOT}/exports/{name}" for name in RUN_NAMES],
     localrule: True

@@ -79,5 +79,5 @@ use rule gather_samples as gather_own_samples with:
 rule samples:
     input:
         [f"{ROOT}/samples/base/{dataset}/{split}.parquet" for dataset, split in SPLITS],
-        collect(rules.gather_own_samples.output.samples, zip, **BY_RUN),
+        FOLDERS["samples"],
     localrule: True

@@ -204,5 +204,5 @@ rule import_external:
 
 rule training:
     input:
-        collect(rules.train_sft.output.run, zip, **BY_RUN),
+        FOLDERS["runs"],
     localrule: True

@@ -110,3 +110,13 @@ def test_scoring_against_the_plain_way(benchmark, monkeypatch: pytest.MonkeyPatc
     ran(module)
     apart = re.findall(r"largest difference between numbers (\S+)", capsys.readouterr().out)
     assert len(apart) == 2 and max(map(float, apart)) < 1e-4
+
+
+def test_planning_of_a_small_study(benchmark, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """One method, seed and shard: a finished study has nothing to be done, which the benchmark itself asserts."""
+    module = benchmark("dag")
+    whole = module.study
+    monkeypatch.setattr(module, "study", lambda methods: whole(methods, datasets=2, seeds=1, shards=1))
+    fresh, finished = module.measure(1)
+    assert fresh.gigabytes < 1 and "Nothing to be done" in finished.text
+    assert int(re.search(r"(\d+) files", capsys.readouterr().out)[1]) > 30

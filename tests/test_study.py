@@ -119,6 +119,7 @@ LLAMAFACTORY = {"kind": "sft", "backend": "llamafactory"}
         ({"adapter": {"kind": "full"}}, "methods.x: backend llamafactory: trains lora, rslora, dora, not full"),
         ({"adapter": {"layers": "atention"}}, "methods.x: adapter.layers: no preset 'atention'; .* is attention"),
         ({"training": {"packing": True}}, "methods.x: trainer argument packing: TRL cannot for vision data"),
+        ({"training": {"hub_token": "hf_x"}}, "methods.x: trainer argument hub_token: what a study file says"),
         ({"training": {"lora_rank": 8}}, r"methods.x: trainer argument lora_rank: .*\(use adapter.r\)"),
         (
             {"methods": {"x": {"kind": "dpo", "backend": "llamafactory", "from": "s", "reference": "parent"}, **SFT}},

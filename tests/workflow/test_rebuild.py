@@ -58,6 +58,14 @@ def test_fresh_clone_beside_copied_results_rebuilds_nothing(finished, tmp_path):
     assert planned(clone) == Counter()
 
 
+def test_no_artefact_knows_where_it_lies(finished):
+    """So a study can be moved: no absolute path of the project in any result, and no link that leads out of it."""
+    artefacts = [path for path in (finished / "results").rglob("*") if "logs" not in path.parts]
+    assert not [path for path in artefacts if path.is_symlink() and path.readlink().is_absolute()]
+    own = str(finished).encode()
+    assert not [path for path in artefacts if path.is_file() and own in path.read_bytes()]
+
+
 def test_an_unrelated_module_rebuilds_nothing(copied):
     edit(copied, "workflow/memedynamics/overview.py", "import", "UNUSED = 1\nimport")
     edit(copied, "workflow/memedynamics/plan.py", "GB = 1e9", "GB = 1e9 + 0")
