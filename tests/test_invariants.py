@@ -183,7 +183,7 @@ def test_everything_holds_at_half_precision(dtype: str, study: Path, tmp_path: P
     assert all(found["value"] <= found["tolerance"] / 5 for found in report.values())
     assert all(report[name]["value"] < 1e-6 for name in ("adapter_off", "dpo_margin", "dpo_loss"))
     # Merged weights are rounded to the dtype, which float32 would not explain: the tolerance has to know the dtype.
-    assert report["merged"]["value"] > invariants.TOLERANCE["float32"] / 5
+    assert report["merged"]["value"] > forced_logps.TOLERANCE["float32"] / 5
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -262,7 +262,7 @@ def test_pissa_moves_the_first_step_at_half_precision(
 
 def test_half_precision_does_not_explain_another_loss() -> None:
     """PiSSA's loss of 0.6955 is ln 2 + 0.0024: bfloat16 would explain 0.1."""
-    nats = invariants.TOLERANCE["bfloat16"]
+    nats = forced_logps.TOLERANCE["bfloat16"]
     for loss, holds in ((0.6955, False), (0.6932, True)):
         log = {"rewards/margins": 0.0, "loss": loss}
         assert first_step.logged(DPOConfig(bf16=False), log, nats)["dpo_loss"].ok == holds

@@ -423,7 +423,8 @@ def test_another_adapter_than_the_one_handed_over_is_refused(tmp_path: Path) -> 
     save_file({name: tensor + 1 for name, tensor in weights.items()}, saved / "adapter_model.safetensors")
     (saved / "README.md").touch()
     adopt(saved, tmp_path / "start", fresh=False)
-    assert sorted(path.name for path in saved.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    files = ["adapter_config.json", "adapter_model.safetensors", "checksums.json"]
+    assert sorted(path.name for path in saved.iterdir()) == files
     with pytest.raises(InputError, match="is not the adapter that LLaMA-Factory was given to train"):
         adopt(saved, tmp_path / "start", fresh=True)
     save_file({f"{name}.other": tensor for name, tensor in weights.items()}, saved / "adapter_model.safetensors")
@@ -503,6 +504,7 @@ def test_artefacts_are_those_of_any_run(kind: str, runs: dict[str, dict[str, Pat
     ours, theirs = (json.loads(runs[name]["run"].read_text()) for name in (kind, f"lf_{kind}"))
     assert theirs.pop("backend") == "llamafactory" and "packages" in theirs
     theirs.pop("packages")
+    assert theirs.pop("crc32") != ours.pop("crc32")  # of two files
     assert theirs == {name: ours[name] for name in theirs} and ours.keys() == theirs.keys()
     assert tables.read(runs[f"lf_{kind}"]["rollouts"], "rollouts").is_empty()
     milestones = runs[f"lf_{kind}"]["milestones"]

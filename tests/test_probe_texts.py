@@ -192,7 +192,8 @@ def study(tmp_path_factory, tokenizer) -> Path:
     for split, count in (("train", 4), ("val", 8)):
         memes = written(folder, split, count)
         tables.write(memes, folder / f"{split}.parquet", "data")
-        rest = {"fraction": 0.0, "tokens": "drawn", "logp": -1.0, "p_hateful": 0.5, "label_mass": 1.0, "forced": False}
+        rest = {"fraction": 0.0, "tokens": pl.lit("drawn"), "logp": -1.0, "p_hateful": 0.5}
+        rest |= {"label_mass": 1.0, "forced": False}
         tables.write(drawn(memes, tokenizer).with_columns(**rest), folder / f"samples-{split}.parquet", "samples")
     return folder
 

@@ -201,19 +201,22 @@ def test_a_shard_can_be_redone_alone(study, tmp_path):
 
 
 def test_a_killed_shard_loses_at_most_one_batch(study, one_shard, tmp_path, monkeypatch):
-    finish, drawn = sampling.finish, []
+    answered, drawn = sampling.answered, []
+
+    def counted(*arguments):
+        drawn.append(arguments[1].key)
+        return answered(*arguments)
 
     def killed_in_the_third(*arguments):
         if len(drawn) == 2:
             raise KeyboardInterrupt
-        finish(*arguments)
-        drawn.append(arguments[1].key)
+        return counted(*arguments)
 
-    monkeypatch.setattr(sampling, "finish", killed_in_the_third)
+    monkeypatch.setattr(sampling, "answered", killed_in_the_third)
     with pytest.raises(KeyboardInterrupt):
         sample_shard(study, tmp_path, "1-of-1")
     assert not (tmp_path / "1-of-1.parquet").exists()
-    monkeypatch.setattr(sampling, "finish", lambda *a: (finish(*a), drawn.append(a[1].key)))
+    monkeypatch.setattr(sampling, "answered", counted)
     resumed = tables.read(sample_shard(study, tmp_path, "1-of-1"), "drawn")
     assert len(drawn) == len(set(drawn)) == 5
     assert resumed.equals(one_shard)

@@ -35,7 +35,7 @@ V = len(TOKENS)
 KINDS = ("prompt", "prefix")
 QUESTIONS = {"memes": "hateful"}
 SAMPLING = Sampling(num_samples=2, max_new_tokens=6, batch_size=3)
-FILES = ["adapter_config.json", "adapter_model.safetensors"]
+FILES = ["adapter_config.json", "adapter_model.safetensors", "checksums.json"]
 
 
 def sharpened(family: str):
@@ -386,6 +386,7 @@ def test_preflight_holds_against_the_runs_own_start(
         sampling=SAMPLING,
     )  # fmt: skip
     report = json.loads((tmp_path / "report.json").read_text())
+    assert report.pop("crc32")
     assert set(report) == {"sampled", "scored", "adapter_off", "prompts", "reloaded"} | OWN[method]
     assert report["adapter_off"]["value"] == 0 and all(found["ok"] for found in report.values())
 
