@@ -55,6 +55,18 @@ NodeName={host} CPUs={cores} RealMemory=400000 Gres=gpu:2 State=UNKNOWN
 PartitionName=cpu Nodes={host} Default=YES MaxTime=INFINITE State=UP
 PartitionName=gpu Nodes={host} MaxTime=INFINITE State=UP
 """
+# Until its input ends: the test is over, or dead.
+KEEPER = """
+runuser -u munge -- munged --foreground --force &
+slurmctld -D &
+slurmd -D &
+read -r line
+scancel --user=root
+for i in $(seq 20); do squeue --noheader | grep -q . && sleep 0.5 || break; done
+kill $(jobs -p)
+wait
+rm -f "$0" "$1"
+"""
 # Slurm runs them at either end of every job.
 NOTE = '#!/bin/sh\necho "$(date +%s.%N) {what} $SLURM_JOB_ID ${{SLURM_JOB_GPUS:-none}}" >> {state}/devices.log\n'
 
@@ -75,23 +87,25 @@ def available() -> bool:
 
 @contextmanager
 def running(state: Path) -> Iterator[Path]:
-    """Inside, the cluster runs; its state lies in `state`. Settings without daemons would keep each `snakemake` 9 s."""
-    with open("/run/lock/one_node_slurm", "w") as lock:
+    """Inside, the cluster runs; its state lies in `state`. Settings without daemons would keep each `snakemake` 9 s.
+
+    The keeper, which holds the daemons, ends them and takes the settings away however this process ends.
+    """
+    with open("/run/lock/one_node_slurm", "w") as lock, (state.with_suffix(".log")).open("w") as log:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _configure(state)
-        daemons = [_munge(), *(subprocess.Popen([name, "-D"], stderr=subprocess.DEVNULL) for name in DAEMONS[1:])]
+        given = {"stdin": subprocess.PIPE, "stdout": log, "stderr": log, "pass_fds": [lock.fileno()]}
+        keeper = subprocess.Popen(["sh", "-c", KEEPER, *map(str, SETTINGS)], start_new_session=True, **given)
         try:
             wait(lambda: "idle" in _output("sinfo", "--noheader", "--format=%T"))
             yield state
         finally:
-            for daemon in reversed(daemons):
-                daemon.terminate()
-                daemon.wait(30)
-            for settings in SETTINGS:
-                settings.unlink()
+            keeper.stdin.close()
+            keeper.wait(60)
 
 
 def _configure(state: Path) -> None:
+    _prepare_munge()
     for folder in ("controller", "daemon"):
         (state / folder).mkdir(parents=True)
     for what in ("held", "freed"):
@@ -104,14 +118,13 @@ def _configure(state: Path) -> None:
     SETTINGS[1].write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
 
 
-def _munge() -> subprocess.Popen:
+def _prepare_munge() -> None:
     for folder in ("/run/munge", "/var/log/munge", "/var/lib/munge"):
         Path(folder).mkdir(exist_ok=True)
         shutil.chown(folder, "munge", "munge")
     if not Path("/etc/munge/munge.key").exists():
         subprocess.run(["mungekey", "--create"], check=True)
         shutil.chown("/etc/munge/munge.key", "munge", "munge")
-    return subprocess.Popen(["munged", "--foreground", "--force"], user="munge", group="munge", extra_groups=[])
 
 
 def records() -> list[dict[str, str]]:
