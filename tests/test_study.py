@@ -83,6 +83,8 @@ def test_shipped_studies_are_valid_and_matched(name):
         ({"rewards": {"acuracy": 1}}, "rewards: no reward 'acuracy'; did you mean 'accuracy'.*module.function"),
         ({"rewards": {"mine.": 1}}, "rewards: no reward 'mine.'; did you mean"),
         ({"seeds": [1, -2]}, r"seeds.1: .*greater than or equal to 0 \(found -2\)"),
+        ({"launch": {"processes": 3, "nodes": 2}}, "launch: nodes: 3 processes cannot be spread evenly over 2"),
+        ({"launch": {"processes": 3}}, r"launch.processes: 3 cannot share a step of 8 × 1 rows evenly"),
         ({"seeds": [1, 1]}, r"seeds: must be one or more different integers \(found \[1, 1\]\)"),
         ({"methods": {}}, "methods: no method is named; give at least one"),
         ({"probes": {"val": 0}}, r"probes.val: .*greater than 0 \(found 0\)"),
@@ -111,6 +113,7 @@ LLAMAFACTORY = {"kind": "sft", "backend": "llamafactory"}
         ({"adapter": {"options": {"init_lora_weights": "pissa"}}}, "methods.x: .*'pissa': changes the base weights"),
         ({"adapter": {"kind": "full"}}, "methods.x: backend llamafactory: trains lora, rslora, dora, not full"),
         ({"adapter": {"layers": "atention"}}, "methods.x: adapter.layers: no preset 'atention'; .* is attention"),
+        ({"methods": {"x": {**LLAMAFACTORY, "launch": {}}}}, "methods.x: launch: LLaMA-Factory trains in one process"),
         ({"training": {"packing": True}}, "methods.x: trainer argument packing: TRL cannot for vision data"),
         ({"training": {"lora_rank": 8}}, r"methods.x: trainer argument lora_rank: .*\(use adapter.r\)"),
         (
