@@ -37,14 +37,18 @@ def main() -> None:
     launch = job["cfg"].get("launch", {"processes": 1})
     shape = Shape(launch["processes"], job["nodes"], job["threads"])
     try:
-        command = _command(shape, launch, os.environ, [script, argument])
+        becomes = command(shape, launch, os.environ, [script, argument])
     except InputError as error:
         sys.exit(f"error: {error}")
     sys.stdout.flush()
-    os.execvp(command[0], command)
+    os.execvp(becomes[0], becomes)
 
 
-def _command(shape: Shape, launch: Mapping[str, object], environment: Mapping[str, str], job: list[str]) -> list[str]:
+def command(shape: Shape, launch: Mapping[str, object], environment: Mapping[str, str], job: list[str]) -> list[str]:
+    """What this process becomes, where Slurm and launchers have said what is in `environment`; `job`: script, argument.
+
+    Takes the devices of several processes. Raises InputError where this machine cannot start the job.
+    """
     if lease.alone() and "SLURM_STEP_ID" not in environment:
         return [*step(shape), sys.executable, "-m", "memedynamics.launch", *job]
     if shape.nodes > 1 and not lease.alone():
