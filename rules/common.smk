@@ -176,6 +176,18 @@ def made_by(rule):
     return "|".join(name for name, method in STUDY.methods.items() if rule_of(method) == rule) or "(?!)"
 
 
+def pictures(*names):
+    """What jobs that look at memes of the datasets `names` open beside the tables; a storage must be told to bring it."""
+    kept = [f"{ROOT}/data/{name}/pictures" for name in names] if COPIES else []
+    roots = [STUDY.datasets[name].root for name in names]
+    return kept + [os.path.normpath(root) for root in roots if in_storage(root)]
+
+
+def own_pictures(wildcards):
+    """The pictures of one dataset."""
+    return pictures(wildcards.dataset)
+
+
 # What the scripts are told. Snakemake tracks it, so it is what a result depends on and no more. The number of shards
 # changes no result, nor does the question of a dataset that is not used. The size of batches does, by rounding.
 USED = list(dict.fromkeys(dataset for dataset, _ in SPLITS))
@@ -214,9 +226,6 @@ MISSING = {
     if not in_storage(ROOTS[name]) and (files := readers.missing_files(STUDY.datasets[name]))
 }
 FOUND = [name for name in USED if name not in MISSING]
-# What jobs that look at memes open beside the tables; a storage must be told to bring it.
-PICTURES = [f"{ROOT}/data/{name}/pictures" for name in USED] if COPIES else []
-PICTURES += [os.path.normpath(root) for root in ROOTS.values() if in_storage(root)]
 BETAS = {method: float(beta) for method, beta in trainer_argument(["dpo", "kto"], "beta", 0.1).items()}
 # A forecast from the base samples is about the study's own rewards.
 GROUPS = {
