@@ -8,7 +8,9 @@ STAMP := .venv/.made-from-$(shell cat envs/main.txt envs/dev.txt | cksum | cut -
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check setup lock
+STORAGE := .environments/storage/.made-from-$(shell cksum < envs/storage.txt | cut -d' ' -f1)
+
+.PHONY: demo test check setup storage lock
 .DEFAULT_GOAL := demo
 
 setup: $(STAMP)
@@ -21,6 +23,14 @@ $(STAMP): envs/main.txt envs/dev.txt
 	@rm -f .venv/.made-from-*
 	@touch $@
 
+# What Snakemake needs for results on S3 (docs/storage.md).
+storage: $(STORAGE)
+
+$(STORAGE): envs/storage.txt | setup
+	@rm -rf .environments/storage
+	@$(BIN)/pip install --quiet --no-deps --target .environments/storage --requirement envs/storage.txt
+	@touch $@
+
 demo: setup
 	@snakemake --cores $(CORES) --quiet rules host --rerun-incomplete
 	@python workflow/scripts/overview.py results/demo
@@ -31,7 +41,7 @@ check: setup
 	snakefmt --check Snakefile rules
 	snakemake --lint
 
-test: check
+test: check storage
 	snakemake --cores 1 --quiet rules host -- llamafactory_env
 	pytest -n 2 -m "not workflow"
 	pytest -n 2 --dist loadfile -m workflow

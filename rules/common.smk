@@ -230,6 +230,18 @@ def made_by(rule):
     return "|".join(name for name, method in STUDY.methods.items() if rule_of(method) == rule) or "(?!)"
 
 
+def pictures(*names):
+    """What jobs that look at memes of the datasets `names` open beside the tables; a storage must be told to bring it."""
+    kept = [f"{ROOT}/data/{name}/pictures" for name in names] if COPIES else []
+    roots = [STUDY.datasets[name].root for name in names]
+    return kept + [os.path.normpath(root) for root in roots if in_storage(root)]
+
+
+def own_pictures(wildcards):
+    """The pictures of one dataset."""
+    return pictures(wildcards.dataset)
+
+
 # What the scripts are told. Snakemake tracks it, so it is what a result depends on and no more. The number of shards
 # changes no result, nor does where a server is, nor the question of a dataset that is not used. The size of batches
 # does, by rounding.
@@ -275,9 +287,6 @@ MISSING = {
     if not in_storage(ROOTS[name]) and (files := readers.missing_files(STUDY.datasets[name]))
 }
 FOUND = [name for name in USED if name not in MISSING]
-# What jobs that look at memes open beside the tables; a storage must be told to bring it.
-PICTURES = [f"{ROOT}/data/{name}/pictures" for name in USED] if COPIES else []
-PICTURES += [os.path.normpath(root) for root in ROOTS.values() if in_storage(root)]
 if workflow.is_main_process:
     or_stop(outside.refuse_future, [file for name in USED for file in readers.source_files(STUDY.datasets[name])])
     or_stop(outside.refuse_future, Path(STUDY.base_model.source).glob("*"))

@@ -1,6 +1,6 @@
 rule export:
     input:
-        PICTURES,
+        pictures(*USED),
         model=rules.base_model.output.model,
         milestones=f"{ROOT}/runs/{{method}}/seed{{seed}}/milestones",
         run=f"{ROOT}/runs/{{method}}/seed{{seed}}/run.json",

@@ -2,7 +2,7 @@
 # made once a study. In the order of the analyses: attention, gradients, sharpe, spectrum.
 rule extract_attention_base:
     input:
-        PICTURES,
+        pictures(*USED),
         model=rules.base_model.output.model,
         data=[f"{ROOT}/data/{dataset}/{split}.parquet" for dataset, split in SPLITS],
         base_samples=[f"{ROOT}/samples/base/{dataset}/{split}.parquet" for dataset, split in SPLITS],
@@ -27,7 +27,7 @@ rule extract_attention_base:
 
 use rule extract_attention_base as extract_attention with:
     input:
-        PICTURES,
+        pictures(*USED),
         **rules.extract_attention_base.input,
         milestones=f"{ROOT}/runs/{{method}}/seed{{seed}}/milestones",
         run=f"{ROOT}/runs/{{method}}/seed{{seed}}/run.json",
@@ -45,7 +45,7 @@ use rule extract_attention_base as extract_attention with:
 
 use rule extract_attention_base as extract_gradients_base with:
     input:
-        PICTURES,
+        pictures(IN_DOMAIN),
         model=rules.base_model.output.model,
         data=[f"{ROOT}/data/{IN_DOMAIN}/val.parquet"],
         base_samples=[f"{ROOT}/samples/base/{IN_DOMAIN}/val.parquet"],
@@ -61,7 +61,7 @@ use rule extract_attention_base as extract_gradients_base with:
 
 use rule extract_gradients_base as extract_gradients with:
     input:
-        PICTURES,
+        pictures(IN_DOMAIN),
         **rules.extract_gradients_base.input,
         milestones=f"{ROOT}/runs/{{method}}/seed{{seed}}/milestones",
         run=f"{ROOT}/runs/{{method}}/seed{{seed}}/run.json",
@@ -80,7 +80,7 @@ use rule extract_gradients_base as extract_gradients with:
 
 use rule extract_attention_base as extract_sharpe_base with:
     input:
-        PICTURES,
+        pictures(*USED),
         model=rules.base_model.output.model,
         probes=rules.build_probes.output.probes,
         data=[f"{ROOT}/data/{dataset}/{split}.parquet" for dataset, split in PROBED],
@@ -97,7 +97,7 @@ use rule extract_attention_base as extract_sharpe_base with:
 
 use rule extract_sharpe_base as extract_sharpe with:
     input:
-        PICTURES,
+        pictures(*USED),
         **rules.extract_sharpe_base.input,
         milestones=f"{ROOT}/runs/{{method}}/seed{{seed}}/milestones",
         run=f"{ROOT}/runs/{{method}}/seed{{seed}}/run.json",
@@ -165,7 +165,7 @@ rule extract_spectrum:
 
 rule extract_merge_path:
     input:
-        PICTURES,
+        pictures(IN_DOMAIN),
         model=rules.base_model.output.model,
         first=end_of("one", "milestones"),
         first_run=end_of("one", "run.json"),

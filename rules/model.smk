@@ -13,7 +13,7 @@ rule prefetch:
 rule base_model:
     input:
         model_files(STUDY.base_model.source, STUDY.base_model.revision),
-        PICTURES if DEMO else [],
+        pictures(IN_DOMAIN) if DEMO else [],
         **DEMO_DATA,
     output:
         model=directory(f"{ROOT}/model"),

@@ -23,7 +23,7 @@ rule build_preferences:
 
 rule greedy_base:
     input:
-        PICTURES,
+        pictures(IN_DOMAIN),
         data=f"{ROOT}/data/{IN_DOMAIN}/val.parquet",
         model=rules.base_model.output.model,
     output:
@@ -82,7 +82,7 @@ use rule base_model as judge_model with:
 
 rule judge:
     input:
-        PICTURES,
+        pictures(IN_DOMAIN),
         model=rules.judge_model.output.model if JUDGE and JUDGE.model else rules.base_model.output.model,
         preferences=rules.build_preferences.output.preferences,
         samples=rules.build_preferences.input.samples,

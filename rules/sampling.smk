@@ -1,7 +1,7 @@
 # What is drawn is kept: new rewards or weights grade it anew.
 rule sample_base:
     input:
-        PICTURES,
+        own_pictures,
         data=f"{ROOT}/data/{{dataset}}/{{split}}.parquet",
         model=rules.base_model.output.model,
     output:
@@ -42,7 +42,7 @@ rule gather_samples:
 
 rule sample_policy:
     input:
-        PICTURES,
+        pictures(*USED),
         data=collect(f"{ROOT}/data/{{d[0]}}/{{d[1]}}.parquet", d=SPLITS[1:]),
         model=rules.base_model.output.model,
         milestones=f"{ROOT}/runs/{{method}}/seed{{seed}}/milestones",

@@ -1,6 +1,6 @@
 rule score_base:
     input:
-        PICTURES,
+        pictures(*USED),
         model=rules.base_model.output.model,
         probes=rules.build_probes.output.probes,
         data=[f"{ROOT}/data/{dataset}/{split}.parquet" for dataset, split in PROBED],
@@ -26,7 +26,7 @@ rule score_base:
 
 use rule score_base as score with:
     input:
-        PICTURES,
+        pictures(*USED),
         model=rules.base_model.output.model,
         milestones=f"{ROOT}/runs/{{method}}/seed{{seed}}/milestones",
         run=f"{ROOT}/runs/{{method}}/seed{{seed}}/run.json",
@@ -48,7 +48,7 @@ use rule score_base as score with:
 
 use rule score as score_to_parent with:
     input:
-        PICTURES,
+        pictures(*USED),
         model=rules.base_model.output.model,
         milestones=f"{ROOT}/runs/{{method}}/seed{{seed}}/milestones",
         run=f"{ROOT}/runs/{{method}}/seed{{seed}}/run.json",

@@ -1,6 +1,6 @@
 rule preflight:
     input:
-        PICTURES,
+        pictures(IN_DOMAIN),
         unpack(made_of),
         model=rules.base_model.output.model,
         data=f"{ROOT}/data/{IN_DOMAIN}/train.parquet",
@@ -26,7 +26,7 @@ rule preflight:
 
 rule train_sft:
     input:
-        PICTURES,
+        pictures(IN_DOMAIN),
         unpack(made_of),
         model=rules.base_model.output.model,
         data=f"{ROOT}/data/{IN_DOMAIN}/train.parquet",
@@ -73,7 +73,7 @@ use rule train_sft as train_em with:
 
 use rule train_sft as train_rft with:
     input:
-        PICTURES,
+        pictures(IN_DOMAIN),
         unpack(made_of),
         model=rules.base_model.output.model,
         data=f"{ROOT}/data/{IN_DOMAIN}/train.parquet",
@@ -101,7 +101,7 @@ rule llamafactory_env:
 
 rule train_llamafactory:
     input:
-        PICTURES,
+        pictures(IN_DOMAIN),
         unpack(made_of),
         model=rules.base_model.output.model,
         data=f"{ROOT}/data/{IN_DOMAIN}/train.parquet",
@@ -129,7 +129,7 @@ rule train_llamafactory:
 
 rule train_reward_model:
     input:
-        PICTURES,
+        pictures(IN_DOMAIN),
         model=rules.base_model.output.model,
         preferences=rules.build_preferences.output.preferences,
         data=f"{ROOT}/data/{IN_DOMAIN}/train.parquet",

@@ -1,0 +1,114 @@
+"""A study on S3, against a real server of this machine: inputs and results in the bucket, credentials nowhere."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import yaml
+from PIL import Image
+
+import tiny_models
+
+from .conftest import HERE, PLANTED, copy_tree, snakemake
+from .test_hygiene import leaks
+
+pytestmark = pytest.mark.workflow
+PLUGIN = HERE / ".environments/storage"
+SECRETS = {name: PLANTED[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+SERVER = """
+import time
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+time.sleep(3600)
+"""
+UPLOAD = """
+import sys, boto3
+from pathlib import Path
+s3 = boto3.client("s3", endpoint_url=sys.argv[1], region_name="us-east-1")
+s3.create_bucket(Bucket="studies")
+for file in sorted(path for path in Path(sys.argv[2]).rglob("*") if path.is_file()):
+    s3.upload_file(str(file), "studies", str(file.relative_to(sys.argv[2])))
+"""
+LISTED = """
+import sys, boto3
+s3 = boto3.client("s3", endpoint_url=sys.argv[1], region_name="us-east-1")
+for page in s3.get_paginator("list_objects_v2").paginate(Bucket="studies"):
+    for found in page.get("Contents", []):
+        file = __import__("pathlib").Path(sys.argv[2], found["Key"])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        s3.download_file("studies", found["Key"], str(file))
+"""
+
+
+def inputs(folder):
+    """A dataset and a model as they would lie in a bucket."""
+    rows = [{"id": f"{split}{n}", "image": f"img/{n}.png", "text": "a cat", "label": n % 2, "split": split}
+            for split in ("train", "val", "test") for n in range(4)]  # fmt: skip
+    (folder / "memes/img").mkdir(parents=True)
+    for n in range(4):
+        Image.new("RGB", (56, 56), (60 * n, 0, 0)).save(folder / f"memes/img/{n}.png")
+    for split in ("train", "val", "test"):
+        lines = [json.dumps(row) for row in rows if row["split"] == split]
+        (folder / f"memes/{split}.jsonl").write_text("\n".join(lines) + "\n")
+    subprocess.run(["cp", "-rL", str(tiny_models.folder("qwen2_5_vl")), str(folder / "tiny")], check=True)
+
+
+STUDY = {
+    "study": "stored",
+    "base_model": {"source": "./tiny", "dtype": "float32"},
+    "datasets": {"mine": {"reader": "table", "root": "memes",
+                          "splits": {name: f"{name}.jsonl" for name in ("train", "val", "test")}}},
+    "in_domain": "mine",
+    "sampling": {"num_samples": 2, "max_new_tokens": 4, "batch_size": 4, "shards": 1},
+    "methods": {"sft": {"kind": "sft"}},
+    "seeds": [1],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """The project's folder, how to call Snakemake on the bucket, the bucket's address, and what the run said."""
+    if not PLUGIN.is_dir():
+        assert not os.environ.get("CI"), "CI must have run `make storage`"
+        pytest.skip("needs `make storage`")
+    folder = copy_tree(tmp_path_factory.mktemp("stored") / "project")
+    (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
+    around = {**SECRETS, "PYTHONPATH": str(PLUGIN)}
+    server = subprocess.Popen([sys.executable, "-c", SERVER], env={**os.environ, **around}, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, text=True)  # fmt: skip
+    url = f"http://127.0.0.1:{server.stdout.readline().strip()}"
+    bucket = tmp_path_factory.mktemp("bucket")
+    inputs(bucket)
+    subprocess.run([sys.executable, "-c", UPLOAD, url, str(bucket)], env={**os.environ, **around}, check=True)
+    flags = ["--default-storage-provider", "s3", "--default-storage-prefix", "s3://studies"]
+    flags += ["--storage-s3-endpoint-url", url, "--cores", "2"]
+    wanted = [f"results/stored/samples/base/mine/{split}.parquet" for split in ("val", "test")]
+
+    def call(*arguments):
+        return snakemake(folder, *wanted, *arguments, *flags, config="study.yaml", **around).stdout
+
+    said = call()
+    yield folder, call, url, said, around
+    server.send_signal(signal.SIGTERM)
+    server.wait()
+
+
+def test_inputs_and_results_are_in_the_bucket_and_nothing_is_left_to_do(stored, tmp_path):
+    folder, call, url, _, around = stored
+    subprocess.run([sys.executable, "-c", LISTED, url, str(tmp_path)], env={**os.environ, **around}, check=True)
+    results = tmp_path / "results/stored"
+    assert (results / "samples/base/mine/val.parquet").is_file() and (results / "model/base.json").is_file()
+    assert not (folder / "results/stored/samples").exists()
+    assert "Nothing to be done" in call("--dry-run")
+    assert not leaks(tmp_path, SECRETS)
+
+
+def test_no_credential_is_written_down(stored):
+    folder, _, _, said, _ = stored
+    assert not leaks(folder, SECRETS)
+    assert not any(secret in said for secret in SECRETS.values())
