@@ -11,8 +11,8 @@ import yaml
 from PIL import Image
 
 import tiny_models
+from smoke_study import HERE, PLANTED, copy_tree, snakemake
 
-from .conftest import HERE, PLANTED, copy_tree, snakemake
 from .test_hygiene import leaks
 
 pytestmark = pytest.mark.workflow
