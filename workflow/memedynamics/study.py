@@ -191,7 +191,8 @@ def _check_modes(study: Study) -> None:
 def _check_hub(study: Study) -> None:
     models = {"base_model": study.base_model, "judge.model": study.judge and study.judge.model}
     for key, source in models.items():
-        looks_like_hub = source and source.source != "demo" and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source.source)
+        named = source and source.source != "demo" and source.source
+        looks_like_hub = named and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", named)
         if looks_like_hub and source.revision is None and not _exists(source.source):
             raise InputError(
                 f"study file: {key}.revision is missing: {source.source!r} is not a folder here, and a hub id needs a "
