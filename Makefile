@@ -44,7 +44,7 @@ check: setup
 test: check storage
 	snakemake --cores 1 --quiet rules host -- llamafactory_env
 	pytest -n 2 -m "not workflow"
-	pytest -n 2 --dist loadfile -m workflow
+	pytest -n 2 --dist loadfile --no-loadscope-reorder -m workflow tests/workflow/test_breadth.py tests
 
 # Pin every dependency, direct or not, each in a fresh environment; the conda twins hold the same pins.
 PORTABLE := sed -E 's/^torch==/torch===/; s/^((nvidia|cuda)-.*|triton=.*)/\1 ; sys_platform == "linux"/'
