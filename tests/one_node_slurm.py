@@ -57,13 +57,13 @@ PartitionName=gpu Nodes={host} MaxTime=INFINITE State=UP
 """
 # Until its input ends: the test is over, or dead.
 KEEPER = """
-runuser -u munge -- munged --foreground --force &
-slurmctld -D &
-slurmd -D &
+setpriv --reuid=munge --regid=munge --init-groups munged --foreground --force & munged=$!
+slurmctld -D & slurmctld=$!
+slurmd -D & slurmd=$!
 read -r line
 scancel --user=root
 for i in $(seq 20); do squeue --noheader | grep -q . && sleep 0.5 || break; done
-kill $(jobs -p)
+kill $slurmd $slurmctld $munged
 wait
 rm -f "$0" "$1"
 """
