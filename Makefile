@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 STORAGE := .environments/storage/.made-from-$(shell cksum < envs/storage.txt | cut -d' ' -f1)
 
-.PHONY: demo test check setup storage lock
+.PHONY: demo test long check setup storage lock
 .DEFAULT_GOAL := demo
 
 setup: $(STAMP)
@@ -44,7 +44,11 @@ check: setup
 test: check storage
 	snakemake --cores 1 --quiet rules host -- llamafactory_env
 	pytest -n 2 -m "not workflow"
-	pytest -n 2 --dist loadfile --no-loadscope-reorder -m workflow tests/workflow/test_breadth.py tests
+	pytest -n 2 --dist loadfile --no-loadscope-reorder -m "workflow and not long" tests/workflow tests/faults
+
+# Half an hour: the smoke study through a real Slurm (as root, with Debian's slurm-wlm and munge), and one that is killed.
+long: setup
+	pytest -m long --on-slurm tests/workflow tests/faults
 
 # Pin every dependency, direct or not, each in a fresh environment; the conda twins hold the same pins.
 PORTABLE := sed -E 's/^torch==/torch===/; s/^((nvidia|cuda)-.*|triton=.*)/\1 ; sys_platform == "linux"/'

@@ -1,7 +1,6 @@
 """One smoke study, run once, and copies of it to edit; how many kills it must outlive."""
 
 import json
-import os
 import shutil
 
 import pytest
@@ -12,34 +11,34 @@ from smoke_study import PLANTED, copy_tree, guard_network, snakemake
 
 
 def pytest_addoption(parser):
+    parser.addoption("--on-slurm", action="store_true", help="run the smoke study through a real Slurm")
     parser.addoption("--kills", type=int, help="kill a whole smoke study so often (26 at least); default: a few jobs")
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, worker_id):
+def finished(tmp_path_factory, worker_id, pytestconfig):
     """A folder in which the smoke study has run to its end, without a network and with secrets in its environment.
 
-    On Slurm where it is installed, as in CI; what Slurm knows of the jobs then lies in slurm.json. Workers that run
-    side by side share it: nothing may be changed there.
+    With --on-slurm what Slurm knows of the jobs lies in slurm.json. Workers that run side by side share it: nothing may
+    be changed there.
     """
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "smoke/project"
     folder.parent.mkdir(exist_ok=True)
     with FileLock(folder.with_name("lock")):
         if not folder.with_name("done").exists():
-            run_smoke(folder)
+            run_smoke(folder, pytestconfig.getoption("on_slurm"))
             folder.with_name("done").touch()
     return folder
 
 
-def run_smoke(folder):
+def run_smoke(folder, on_slurm):
     """The smoke study in `folder`, from its start to its end."""
     shutil.rmtree(folder, ignore_errors=True)
     copy_tree(folder)
     guard_network(folder)
     surroundings = PLANTED | {"PYTHONPATH": str(folder)}
-    if not one_node_slurm.available():
-        assert not os.environ.get("CI"), "CI must have slurm-wlm and munge, and run as root"
+    if not on_slurm:
         folder.joinpath("output.txt").write_text(snakemake(folder, "--cores", "2", **surroundings).stdout)
         return
     with one_node_slurm.running(folder.with_name("slurm")) as state:

@@ -16,7 +16,7 @@ from smoke_study import copy_tree, planned
 
 from .killing import ROOT, STAGES, Study, drawn
 
-pytestmark = [pytest.mark.workflow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.workflow, pytest.mark.long, pytest.mark.timeout(3600)]
 
 SEED = 5
 # What of a finished study is made anew: nothing of it is made from anything else of it, so that little is done.
