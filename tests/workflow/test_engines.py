@@ -36,7 +36,7 @@ from memedynamics.noise import seed_of
 from memedynamics.prompts import load_prompt, user_text
 from smoke_study import HERE, SMOKE, snakemake, told
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.long]
 KEY = "sk-planted-and-never-seen-again"
 # What keeps `transformers serve` from cutting the reasoning out of a Qwen model's responses (docs/sampling.md).
 WHOLE = {
