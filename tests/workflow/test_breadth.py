@@ -105,7 +105,7 @@ def test_both_backends_train_alike(breadth):
 def test_the_reward_model_graded_and_the_judge_chose(breadth):
     rollouts = pl.read_parquet(breadth / ROOT / "runs/gspo-reward/seed1/rollouts.parquet")
     # What was trained on is its reward; the study's own are recorded and weigh nothing.
-    rewards = [{one["key"]: one["value"] for one in row} for row in rollouts["rewards"]]
+    rewards = [dict(row) for row in rollouts["rewards"]]
     assert rollouts["reward"].to_list() == pytest.approx([row["reward_model"] for row in rewards], abs=1e-6)
     assert rollouts["reward"].n_unique() > 8
     judged, labelled = (
