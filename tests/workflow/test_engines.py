@@ -37,7 +37,7 @@ from memedynamics.prompts import load_prompt, user_text
 from smoke_study import HERE, SMOKE, snakemake, told
 
 pytestmark = [pytest.mark.workflow, pytest.mark.long]
-KEY = "sk-planted-and-never-seen-again"
+KEY = "-".join(["sk", "planted", "and", "never", "seen", "again"])  # not in this file, which lies in the project too
 # What keeps `transformers serve` from cutting the reasoning out of a Qwen model's responses (docs/sampling.md).
 WHOLE = {
     "start_anchor": "<|im_start|>assistant\n",
@@ -99,7 +99,7 @@ def study(project, name, **sampling):
     """The smoke study with other settings of sampling; its path."""
     settings = yaml.safe_load((project / SMOKE).read_text())
     settings["sampling"] |= sampling
-    (project / name).write_text(yaml.safe_dump(settings))
+    (project / name).write_text(yaml.safe_dump(settings, sort_keys=False))
     return name
 
 
@@ -242,7 +242,7 @@ def hotter(project):
     folder = project / "hotter"
     shutil.copytree(project / "served", folder)
     weights = load_file(folder / "model.safetensors")
-    head = next(name for name in ("lm_head.weight", "model.language_model.embed_tokens.weight") if name in weights)
+    (head,) = (name for name in weights if name.endswith("embed_tokens.weight"))  # tied: the head too
     weights[head] = weights[head] * 0.5
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     return folder
@@ -259,7 +259,7 @@ def as_it_is(project):
 @pytest.mark.parametrize(
     ("folder", "said"),
     [
-        (other_family, r"pictograms_ood/test/\w+ has \d+ prompt tokens here and there \d+"),
+        (other_family, r"pictograms_ood/test/[\w-]+ has \d+ prompt tokens here and there \d+"),
         (
             hotter,
             "not draws from the study's base model: .* less likely|texts are not as many tokens here as were drawn",
