@@ -46,8 +46,7 @@ test: check storage
 	pytest -n 2 -m "not workflow"
 	pytest -n 2 --dist loadfile --no-loadscope-reorder -m "workflow and not long" tests/workflow tests/faults
 
-# Half an hour: the smoke study through a real Slurm (as root, with Debian's slurm-wlm and munge), one that is killed, and
-# responses drawn by a real server.
+# Half an hour: the smoke study through a real Slurm (as root, with Debian's slurm-wlm and munge), and one that is killed.
 long: setup
 	pytest -m long --on-slurm tests/workflow tests/faults
 

@@ -36,7 +36,7 @@ from memedynamics.noise import seed_of
 from memedynamics.prompts import load_prompt, user_text
 from smoke_study import HERE, SMOKE, snakemake, told
 
-pytestmark = [pytest.mark.workflow, pytest.mark.long]
+pytestmark = pytest.mark.workflow
 KEY = "-".join(["sk", "planted", "and", "never", "seen", "again"])  # not in this file, which lies in the project too
 # What keeps `transformers serve` from cutting the reasoning out of a Qwen model's responses (docs/sampling.md).
 WHOLE = {
