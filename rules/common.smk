@@ -187,6 +187,11 @@ def in_storage(folder):
     return bool(COPIES and folder) and not Path(folder).is_absolute()
 
 
+def drawn(name):
+    """The outputs of a figure: a page of its own, and the drawing that the report and the paper take."""
+    return {"figure": f"{ROOT}/figures/{name}.html", "drawing": f"{ROOT}/figures/{name}.json"}
+
+
 def without(settings, *keys):
     """`settings` without `keys`."""
     return {key: value for key, value in settings.items() if key not in keys}

@@ -8,7 +8,7 @@ rule figure_accuracy:
     input:
         table=rules.accuracy.output.table,
     output:
-        figure=f"{ROOT}/figures/accuracy.html",
+        **drawn("accuracy"),
     log:
         f"{ROOT}/logs/figures/accuracy.log",
     localrule: True
@@ -28,7 +28,7 @@ use rule figure_accuracy as figure_kl with:
     input:
         table=rules.kl.output.table,
     output:
-        figure=f"{ROOT}/figures/kl.html",
+        **drawn("kl"),
     log:
         f"{ROOT}/logs/figures/kl.log",
     params:
@@ -39,7 +39,7 @@ use rule figure_accuracy as figure_likelihood with:
     input:
         table=rules.likelihood.output.table,
     output:
-        figure=f"{ROOT}/figures/likelihood.html",
+        **drawn("likelihood"),
     log:
         f"{ROOT}/logs/figures/likelihood.log",
     params:
@@ -50,7 +50,7 @@ use rule figure_accuracy as figure_rewards with:
     input:
         table=rules.rewards.output.table,
     output:
-        figure=f"{ROOT}/figures/rewards.html",
+        **drawn("rewards"),
     log:
         f"{ROOT}/logs/figures/rewards.log",
     params:
@@ -61,7 +61,7 @@ use rule figure_accuracy as figure_spectrum with:
     input:
         table=rules.spectrum.output.table,
     output:
-        figure=f"{ROOT}/figures/spectrum.html",
+        **drawn("spectrum"),
     log:
         f"{ROOT}/logs/figures/spectrum.log",
     params:
@@ -72,7 +72,7 @@ use rule figure_accuracy as figure_sharpe with:
     input:
         table=rules.sharpe.output.table,
     output:
-        figure=f"{ROOT}/figures/sharpe.html",
+        **drawn("sharpe"),
     log:
         f"{ROOT}/logs/figures/sharpe.log",
     params:
@@ -83,7 +83,7 @@ use rule figure_accuracy as figure_attention with:
     input:
         table=rules.attention.output.table,
     output:
-        figure=f"{ROOT}/figures/attention.html",
+        **drawn("attention"),
     log:
         f"{ROOT}/logs/figures/attention.log",
     params:
@@ -94,7 +94,7 @@ use rule figure_accuracy as figure_entropy with:
     input:
         table=rules.entropy.output.table,
     output:
-        figure=f"{ROOT}/figures/entropy.html",
+        **drawn("entropy"),
     log:
         f"{ROOT}/logs/figures/entropy.log",
     params:
@@ -105,7 +105,7 @@ use rule figure_accuracy as figure_gradients with:
     input:
         table=rules.gradients.output.table,
     output:
-        figure=f"{ROOT}/figures/gradients.html",
+        **drawn("gradients"),
     log:
         f"{ROOT}/logs/figures/gradients.log",
     params:
@@ -116,7 +116,7 @@ use rule figure_accuracy as figure_summary with:
     input:
         table=rules.summary.output.table,
     output:
-        figure=f"{ROOT}/figures/summary.html",
+        **drawn("summary"),
     log:
         f"{ROOT}/logs/figures/summary.log",
     params:
@@ -127,7 +127,7 @@ use rule figure_accuracy as figure_judgement with:
     input:
         table=rules.judgement.output.table,
     output:
-        figure=f"{ROOT}/figures/judgement.html",
+        **drawn("judgement"),
     log:
         f"{ROOT}/logs/figures/judgement.log",
     params:
@@ -138,7 +138,7 @@ use rule figure_accuracy as figure_merge_path with:
     input:
         table=rules.merge_path.output.table,
     output:
-        figure=f"{ROOT}/figures/merge_path.html",
+        **drawn("merge_path"),
     log:
         f"{ROOT}/logs/figures/merge_path.log",
     params:
@@ -149,7 +149,7 @@ use rule figure_accuracy as figure_parity with:
     input:
         table=rules.parity.output.table,
     output:
-        figure=f"{ROOT}/figures/parity.html",
+        **drawn("parity"),
     log:
         f"{ROOT}/logs/figures/parity.log",
     params:

@@ -1,5 +1,6 @@
 """Figures: every run with its interval, nothing fetched from a network, equal bytes from equal tables."""
 
+import json
 import os
 import shutil
 
@@ -215,7 +216,20 @@ def test_html_needs_no_network_and_repeats(name, study, tmp_path):
     for reference in ("http:", "https:", "src=", "href=", "@import", "url(", "//cdn"):
         assert reference not in rest
     assert files[0].read_bytes() == files[1].read_bytes()
-    assert sorted(file.name for file in tmp_path.rglob("*") if file.is_file()) == ["again.html", "first.html"]
+    drawings = [file.with_suffix(".json") for file in files]
+    assert drawings[0].read_bytes() == drawings[1].read_bytes()
+    assert {file for file in tmp_path.rglob("*") if file.is_file()} == {*files, *drawings}
+
+
+def test_the_drawing_says_whose_and_where_its_points_are(study, tmp_path):
+    """What the report's filters go by: a run a trace, and dataset, split and fraction a point."""
+    script("figure_accuracy").main(study / "analyses/accuracy.parquet", tmp_path / "accuracy.html", [])
+    drawing = json.loads((tmp_path / "accuracy.json").read_text())
+    told = [trace for trace in drawing["data"] if trace.get("meta")]
+    assert {(trace["meta"]["method"], trace["meta"]["seed"]) for trace in told} == set(RUNS)
+    assert all(len(trace["customdata"]) == len(trace["x"]) for trace in told)
+    assert {tuple(point) for trace in told for point in trace["customdata"]} >= {("memes", "val", f) for f in FRACTIONS}
+    assert {note["name"] for note in drawing["layout"]["annotations"] if "name" in note} == set(METHODS)
 
 
 def test_equal_rows_in_another_order_draw_the_same(frames, drawn):

@@ -139,7 +139,8 @@ def _written(notes: Sequence[str]) -> list[str]:
 def save(figure: go.Figure, path: Path, identity: str) -> None:
     """Write `figure` in the format of `path`'s suffix: html needs no network; pdf, svg and png need Chromium.
 
-    Raises InputError for another suffix, and where Chromium is missing.
+    Beside html goes the drawing itself as Plotly's JSON, for the report and the paper. Raises InputError for another
+    suffix, and where Chromium is missing.
     """
     if path.suffix not in (".html", ".pdf", ".svg", ".png"):
         raise InputError(f"{path}: no figure format of that name; use html, pdf, svg or png")
@@ -147,6 +148,9 @@ def save(figure: go.Figure, path: Path, identity: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".html":
         figure.write_html(partial, include_plotlyjs=True, div_id=identity, config={"displaylogo": False})
+        drawing = path.with_suffix(".json")
+        figure.write_json(drawing.with_suffix(".partial"))
+        drawing.with_suffix(".partial").replace(drawing)
     else:
         _print(figure, partial)
     partial.replace(path)

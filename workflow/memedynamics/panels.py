@@ -161,10 +161,10 @@ def _points(
     joined: bool = False, joined_from: float | None = None,
 ) -> None:  # fmt: skip
     y, low, high = (run[name].to_list() for name in ("value", "ci_low", "ci_high"))
-    text = hover(run)
+    text, where = hover(run), run.select("dataset", "split", "fraction").rows()
     if joined_from is not None:
         x, y, low, high = [0, *x], [joined_from, *y], [joined_from, *low], [joined_from, *high]
-        text = ["start: the base model", *text]
+        text, where = ["start: the base model", *text], [(None, None, 0.0), *where]
     bars = {
         "type": "data", "symmetric": False, "thickness": 1.3, "width": 0, "color": figures.faded(colour, 0.75),
         "array": [_gap(b, a) for a, b in zip(y, high, strict=True)],
@@ -175,7 +175,13 @@ def _points(
     line = {"color": colour, "width": 1.5, "dash": dash}
     mode = "lines+markers" if joined else "markers"
     style = {"mode": mode, "marker": marker, "line": line, "error_y": bars, "showlegend": False, "cliponaxis": False}
-    figure.add_scatter(x=x, y=y, **style, hovertext=text, hoverinfo="text", row=row, col=col)
+    told = {"hovertext": text, "hoverinfo": "text", "meta": _whose(run), "customdata": where}
+    figure.add_scatter(x=x, y=y, **style, **told, row=row, col=col)
+
+
+def _whose(rows: pl.DataFrame) -> dict[str, str | int]:
+    """The run that a trace shows, for the report's filters; `customdata` says where each point was measured."""
+    return dict(zip(("method", "seed"), rows.select("method", "seed").row(0), strict=True)) if len(rows) else {}
 
 
 def _gap(upper: float | None, lower: float | None) -> float:
@@ -200,7 +206,7 @@ def _end_labels(
     for method, y in apart(means, LABEL_ROOM * (limits[1] - limits[0]), limits).items():
         text = f"<b>{_short(method)}</b>"
         where = {"x": x, "y": y, "xanchor": "left", "yanchor": "middle", "showarrow": False, "xshift": 3}
-        figure.add_annotation(**where, text=text, font={"color": palette[method]}, row=row, col=col)
+        figure.add_annotation(**where, text=text, name=method, font={"color": palette[method]}, row=row, col=col)
 
 
 def apart(wanted: dict[str, float], room: float, limits: tuple[float, float]) -> dict[str, float]:
