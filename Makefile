@@ -46,9 +46,11 @@ test: check storage
 	pytest -n 2 -m "not workflow"
 	pytest -n 2 --dist loadfile --no-loadscope-reorder -m "workflow and not long" tests/workflow tests/faults
 
-# Half an hour: the smoke study through a real Slurm (as root, with Debian's slurm-wlm and munge), and one that is killed.
+# Most of an hour: the smoke study through a real Slurm (as root, with Debian's slurm-wlm and munge), and one that is
+# killed at thirty moments.
 long: setup
-	pytest -m long --on-slurm tests/workflow tests/faults
+	pytest -m long --on-slurm tests/workflow
+	pytest --kills 30 tests/faults/test_kills.py
 
 # Pin every dependency, direct or not, each in a fresh environment; the conda twins hold the same pins.
 PORTABLE := sed -E 's/^torch==/torch===/; s/^((nvidia|cuda)-.*|triton=.*)/\1 ; sys_platform == "linux"/'

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from memedynamics import disk, environment, lineage, lock, outside, readers
+from memedynamics import array_tasks, disk, environment, lineage, lock, outside, readers
 from memedynamics.errors import InputError
 from memedynamics.failures import print_failures
 from memedynamics.fingerprint import fingerprint, user_files
@@ -46,6 +46,7 @@ def or_stop(check, *given):
         raise WorkflowError(str(error)) from None
 
 
+array_tasks.keep_to_own_output()
 environment.expose(Path(workflow.basedir, "workflow"), STUDY.model_dump_json())
 
 ROOT = f"results/{STUDY.study}"

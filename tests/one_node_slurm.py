@@ -19,15 +19,15 @@ from typing import NamedTuple
 
 SETTINGS = (Path("/etc/slurm/slurm.conf"), Path("/etc/slurm/gres.conf"))
 DAEMONS = ("munged", "slurmctld", "slurmd")
-FLAGS = [
-    "--profile=slurm",
+SHORT_WAITS = [
     "--slurm-no-account",
     "--slurm-status-command=squeue",
     "--slurm-init-seconds-before-status-checks=1",
     "--seconds-between-status-checks=1",
-    "--set-threads=prepare_dataset=1",  # instead of the profile's, which are for machines with many cores
     "--latency-wait=5",
 ]
+# No more threads than cores, instead of the profile's, which are for machines with many.
+FLAGS = ["--profile=slurm", *SHORT_WAITS, "--set-threads=prepare_dataset=1"]
 CONFIG = """
 ClusterName=tests
 SlurmctldHost={host}

@@ -47,9 +47,7 @@ QUICK = ("data", "analyses", "figures")
 # Who dies: Snakemake with all its jobs, Snakemake alone (its jobs go on), or one job.
 WAYS = ("all", "all", "snakemake", "job")
 POLL = 0.02  # seconds
-BEGUN = re.compile(
-    r"^ *(?:local)?rule \w+:\n(?:    .*\n)*? +output: ([^,\n]+).*\n(?:    .*\n)*? +jobid: (\d+)$", re.MULTILINE
-)
+BLOCK = re.compile(r"^ *(?:local)?rule (\w+):\n((?: +\w+: .*\n)+)", re.MULTILINE)
 
 
 class Kill(NamedTuple):
@@ -66,6 +64,30 @@ class Job(NamedTuple):
     rule: str
     work: str
     process: psutil.Process
+
+
+class Begun(NamedTuple):
+    """A job that Snakemake says it started: its first output and its private folder."""
+
+    output: str
+    work: str
+
+
+def begun(said: str) -> dict[str, Begun]:
+    """By number, the jobs that Snakemake's output says were started."""
+    found = {}
+    for rule, block in BLOCK.findall(said):
+        told = dict(re.findall(r"^ +(\w+): (.*)$", block, re.MULTILINE))
+        values = re.findall(r"\w+=([^,]+)", told.get("wildcards", ""))
+        if "output" in told:
+            work = f"{ROOT}/.work/{rule}/{'/'.join(values) or 'all'}"
+            found[told["jobid"]] = Begun(told["output"].partition(",")[0], work)
+    return found
+
+
+def recorded(said: str) -> set[str]:
+    """The numbers of the jobs that Snakemake's output says are finished."""
+    return set(re.findall(r"^Finished jobid: (\d+)", said, re.MULTILINE))
 
 
 def drawn(counts: dict[str, int], seed: int, after: dict[str, tuple[int, ...]] = AFTER) -> dict[str, list[Kill]]:
@@ -137,7 +159,9 @@ class Study:
     def __init__(self, folder: Path, targets: list[str], kills: dict[str, list[Kill]]) -> None:
         self.folder, self.targets = folder, targets
         self.left = {stage: list(some) for stage, some in kills.items()}
-        self.hits, self.hit_jobs, self.strays = Counter(), Counter(), []  # strays outlive their Snakemake
+        self.hits, self.hit_jobs = Counter(), Counter()
+        # Jobs that outlived their Snakemake; private folders of those that ended, but not before it could note that.
+        self.strays, self.unrecorded = [], set()
         self.calls: list[str] = []
         self.watch = Watch(folder)
 
@@ -165,6 +189,7 @@ class Study:
         killed = self._kill_once(psutil.Process(called.pid), called)
         status = called.wait()
         self.calls.append(output.read_text())
+        self.unrecorded |= self._ended_unrecorded() if killed else set()
         assert killed or status == 0, self.calls[-1][-8000:]
         return not killed
 
@@ -210,11 +235,18 @@ class Study:
         self.hit_jobs.update(job.work for job in hit)
         self.strays += hit if kill.way == "snakemake" else []
 
+    def _ended_unrecorded(self) -> set[str]:
+        """Jobs of the last call that had put all on disk and cleared up when Snakemake died."""
+        jobs, finished = begun(self.calls[-1]), recorded(self.calls[-1])
+        works = {job.work for number, job in jobs.items() if number not in finished}
+        wrote = {f"{ROOT}/.work/{_job(file)}" for file in list(self.watch.versions)}
+        return {work for work in works & wrote if not (self.folder / work).exists()}
+
     def started_again(self) -> list[str]:
         """Jobs, by their first output, that started in a call after the one that said they were finished."""
         done, again = set(), []
         for said in self.calls:
-            begun = {number: output for output, number in BEGUN.findall(said)}
-            again += sorted(done & set(begun.values()))
-            done |= {begun[number] for number in re.findall(r"^Finished jobid: (\d+)", said, re.MULTILINE)}
+            jobs = {number: job.output for number, job in begun(said).items()}
+            again += sorted(done & set(jobs.values()))
+            done |= {jobs[number] for number in recorded(said)}
         return again

@@ -1,4 +1,4 @@
-"""Trainings on a real Slurm: jobs see the study file, GPU rules hold a device each, warnings count."""
+"""Trainings on a real Slurm: jobs see the study file, GPU rules hold a device each, arrays, warnings."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import one_node_slurm
-from smoke_study import copy_tree, told
+from smoke_study import HERE, copy_tree, snakemake, told
 
 pytestmark = pytest.mark.workflow
 STUDY = "tests/workflow/slurm.yaml"
@@ -87,6 +87,48 @@ def test_who_needs_a_gpu_holds_one_of_its_own(trained):
     held = [sorted(sum(snapshot, [])) for snapshot in trained[2]]
     assert ["0", "1"] in held
     assert all(len(set(each)) == len(each) for each in held)
+
+
+def test_shards_are_arrays(trained):
+    """The two shards of a split; what one task made is not renewed as the other ends."""
+    arrays = [(job["Rule"], job["ArrayJobId"]) for job in trained[1] if "ArrayJobId" in job]
+    sizes = sorted(sum(other == one for other in arrays) for one in set(arrays) if one[0] == "sample_base")
+    assert sum(sizes) >= 2 and max(sizes) > 1
+
+
+# Of three jobs one ends at once, one late, and one fails the first time; each writes down when, and how often it ran.
+TASKS = """
+import sys
+sys.path.insert(0, "{library}")
+from memedynamics import array_tasks
+array_tasks.keep_to_own_output()
+
+rule all:
+    input: expand("made/{{name}}", name=["soon", "late", "second"])
+
+rule one:
+    output: "made/{{name}}"
+    shell:
+        '''
+        echo ran >> {{wildcards.name}}.times
+        [ {{wildcards.name}} = soon ] || sleep 9
+        [ {{wildcards.name}} != late ] || sleep 6
+        [ {{wildcards.name}} != second ] || [ $(wc -l < second.times) = 2 ]
+        date +%s.%N > {{output}}
+        '''
+"""
+AS_AN_ARRAY = ["--executor=slurm", "--jobs=unlimited", "--max-jobs-per-timespan=100000/1s", "--slurm-array-jobs=one"]
+AS_AN_ARRAY += ["--default-resources", "slurm_partition=cpu", "mem_mb=100", "runtime=5"]
+
+
+def test_tasks_of_an_array_leave_each_other_s_output_alone(cluster, tmp_path):
+    """Whichever is first: none fails for another's missing output, and none renews or deletes what another made."""
+    (tmp_path / "Snakefile").write_text(TASKS.format(library=HERE / "workflow"))
+    snakemake(tmp_path, *one_node_slurm.SHORT_WAITS, *AS_AN_ARRAY, "--retries=1", "--keep-going", config=None)
+    ran = {file.stem: len(file.read_text().split()) for file in tmp_path.glob("*.times")}
+    assert ran == {"soon": 1, "late": 1, "second": 2}
+    for made in (tmp_path / "made").iterdir():
+        assert made.stat().st_mtime - float(made.read_text()) < 6, made
 
 
 def test_a_training_told_that_its_time_is_up_saves_itself_and_goes_on(trained):

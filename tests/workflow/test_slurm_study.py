@@ -64,10 +64,18 @@ def test_jobs_get_the_memory_and_time_that_their_rules_ask_for(known, asked):
             hours, minutes = divmod(int(wanted["runtime"]), 60)
             days, hours = divmod(hours, 24)
             assert job["TimeLimit"] == (f"{days}-" if days else "") + f"{hours:02}:{minutes:02}:00", job
-            # A task of an array takes the commands of the others along: 1 MiB here.
+            # A task of an array takes the commands of the others along.
             memory = re.match(r"(\d+)([MG])", job["MinMemoryNode"])
             given = int(memory[1]) * {"M": 1, "G": 1024}[memory[2]]
-            assert given - int(wanted["mem_mb"]) in (0, 1), job
+            assert 0 <= given - int(wanted["mem_mb"]) <= 2, job
+
+
+def test_shards_and_methods_are_arrays(known):
+    """The two shards of each split; scores of the methods that were ready together."""
+    arrays = [(job["Rule"], job["ArrayJobId"]) for job in known[0] if "ArrayJobId" in job]
+    sizes = sorted(sum(other == one for other in arrays) for one in set(arrays) if one[0] == "sample_base")
+    assert sum(sizes) == 8 and max(sizes) > 1
+    assert {rule for rule, _ in arrays} >= {"sample_base", "sample_policy"}
 
 
 def test_a_cluster_job_sees_the_study_file(finished, known):

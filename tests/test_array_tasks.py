@@ -1,0 +1,35 @@
+"""Which Snakemake of a Slurm array has another task's job; what that saves is tested on a real Slurm (test_slurm)."""
+
+import pytest
+
+from memedynamics import array_tasks
+
+FIRST = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_MIN": "1"}
+THIRD = FIRST | {"SLURM_ARRAY_TASK_ID": "3"}
+SECOND_CHUNK = {"SLURM_ARRAY_TASK_ID": "33", "SLURM_ARRAY_TASK_MIN": "33"}
+ARRAY = ["snakemake", "--executor", "slurm-jobstep", "--slurm-jobstep-array-execs=eyJ9"]
+SCRIPT = [*ARRAY[:-1], "--slurm-jobstep-array-execs", "eyJ9"]  # as in a command that is too long for one line
+OWN = ["snakemake", "--executor", "slurm-jobstep"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "surroundings", "expected"),
+    [
+        (ARRAY, THIRD, True),
+        (SCRIPT, THIRD, True),
+        (ARRAY, FIRST, False),  # the first task's own job
+        (ARRAY, SECOND_CHUNK, False),
+        (OWN, THIRD, False),  # the one that was started
+        (OWN, {}, False),  # a job that is no array
+        (["snakemake", "--slurm-array-jobs", "score"], {}, False),  # where the study was started
+    ],
+)
+def test_only_tasks_after_the_first_have_another_s_job(arguments, surroundings, expected):
+    assert array_tasks.only_starts_another(arguments, surroundings) is expected
+
+
+def test_elsewhere_snakemake_stays_as_it_is(monkeypatch):
+    before = array_tasks.Job.postprocess
+    monkeypatch.setattr("sys.argv", OWN)
+    array_tasks.keep_to_own_output()
+    assert array_tasks.Job.postprocess is before

@@ -1,0 +1,30 @@
+"""Tasks of a Slurm array keep to their own output (snakemake-executor-plugin-slurm 2.8 under Snakemake 9.27).
+
+Every task starts a Snakemake that has the job of the array's first task; in all others it only starts one more, which
+has the task's own. As it ends it would look after the first one's output all the same: wait for it, renew its time, so
+that finished work downstream looks old, and delete it where its own task failed.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from snakemake.jobs import Job
+
+OPTION = "--slurm-jobstep-array-execs"
+
+
+def only_starts_another(arguments: Sequence[str], surroundings: Mapping[str, str]) -> bool:
+    """Whether the Snakemake called with `arguments` is that of a task other than the first, and has the first's job."""
+    of_array = any(argument.partition("=")[0] == OPTION for argument in arguments)
+    return of_array and surroundings.get("SLURM_ARRAY_TASK_ID") != surroundings.get("SLURM_ARRAY_TASK_MIN")
+
+
+def keep_to_own_output() -> None:
+    """Let this Snakemake leave its job's output alone where that is another task's."""
+    if only_starts_another(sys.argv, os.environ):
+        Job.postprocess = _nothing
+
+
+async def _nothing(job: Job, **given: object) -> None:
+    """Instead of looking after the output."""
