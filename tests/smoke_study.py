@@ -8,9 +8,12 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
+import polars as pl
+
 HERE = Path(__file__).resolve().parents[1]
 TREE = ("Snakefile", "rules", "workflow", "config", "envs", "slurm", "workstation", "tests", "docs")
 SMOKE = "tests/workflow/smoke.yaml"
+ANALYSES = ("accuracy", "kl", "likelihood", "rewards", "spectrum", "sharpe", "attention", "entropy", "gradients")
 # Recognisable ones, to be looked for in what a run leaves behind.
 TOKENS = (
     "HF_TOKEN HUGGING_FACE_HUB_TOKEN OPENAI_API_KEY WANDB_API_KEY GITHUB_TOKEN "
@@ -50,6 +53,19 @@ def told(folder, rule, holding="", **options):
     text = snakemake(folder, "--dry-run", "--printshellcmds", "--forceall", **options).stdout
     commands = [line for line in text.splitlines() if f"scripts/{rule}.py" in line and holding in line]
     return json.loads(re.search(r"'({.*})'", commands[0]).group(1))
+
+
+def stand_everywhere(results, methods):
+    """Every method stands in every analysis, with a value or with the reason why there is none, and in the summary."""
+    tables = {name: pl.read_parquet(results / f"analyses/{name}.parquet") for name in ANALYSES}
+    for name, table in tables.items():
+        assert set(methods) <= set(table["method"]), name
+        told = (pl.col("value").is_not_null() | pl.col("missing").is_not_null()).any()
+        given = table.filter(pl.col("method").is_in(list(methods))).group_by("method").agg(told=told)
+        assert given["told"].all(), name
+    summary = pl.read_parquet(results / "analyses/summary.parquet")
+    gained = summary.filter(pl.col("value").is_not_null() & pl.col("method").is_in(list(methods)))
+    assert set(gained["method"]) == set(methods)
 
 
 def copy_tree(folder):

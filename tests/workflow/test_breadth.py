@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import yaml
 
-from smoke_study import HERE, copy_tree, planned, snakemake
+from smoke_study import HERE, copy_tree, planned, snakemake, stand_everywhere
 
 # The study takes about eight minutes on two cores.
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(2400)]
@@ -49,17 +49,7 @@ def record(folder, method):
 
 
 def test_every_run_stands_in_every_analysis(breadth, methods):
-    """With a value, or with the reason why there is none."""
-    for name in ("accuracy", "kl", "likelihood", "rewards", "spectrum", "sharpe", "attention", "entropy", "gradients"):
-        found = table(breadth, name)
-        assert set(methods) <= set(found["method"]), name
-        empty = found.filter(pl.col("method").is_in(list(methods))).group_by("method").agg(
-            told=(pl.col("value").is_not_null() | pl.col("missing").is_not_null()).any()
-        )  # fmt: skip
-        assert empty["told"].all(), name
-    summary = table(breadth, "summary")
-    gained = summary.filter(pl.col("value").is_not_null() & pl.col("method").is_in(list(methods)))
-    assert set(gained["method"]) == set(methods)
+    stand_everywhere(breadth / ROOT, methods)
 
 
 def test_nothing_is_left_to_do(breadth):
