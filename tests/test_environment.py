@@ -44,8 +44,16 @@ def test_only_jobs_of_the_slurm_executor_own_their_allocation(tmp_path, monkeypa
 def restored(monkeypatch):
     """Everything that `expose` sets is as before when the test ends."""
     names = ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "TOKENIZERS_PARALLELISM", "PYTHONPATH", "PATH")
-    for name in (*names, "MEMEDYNAMICS_BITSANDBYTES"):
+    more = ("MEMEDYNAMICS_BITSANDBYTES", "DO_NOT_TRACK", "GRADIO_ANALYTICS_ENABLED", "OMP_WAIT_POLICY")
+    for name in (*names, *more):
         monkeypatch.setenv(name, "")
+
+
+def test_nothing_phones_home(tmp_path, monkeypatch):
+    restored(monkeypatch)
+    environment.expose(tmp_path, "{}")
+    told = ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "GRADIO_ANALYTICS_ENABLED")
+    assert [os.environ[name] for name in told] == ["1", "1", "1", "False"]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ def expose(library: Path, study: str) -> None:
     """
     os.environ["MEMEDYNAMICS_BITSANDBYTES"] = "yes" if BITSANDBYTES.search(study) else "no"
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # LLaMA-Factory brings it along
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # Threads that spin while they wait for each other keep the cores from the jobs beside them, up to tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
