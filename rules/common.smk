@@ -16,7 +16,6 @@ from memedynamics.fingerprint import fingerprint, user_files
 from memedynamics.methods import GRPO, ON_POLICY, WITHOUT_PAIRS, is_plain, rule_of
 from memedynamics.milestones import label
 from memedynamics.judge_prompts import load_judge_prompt
-from memedynamics.parity import twins
 from memedynamics.prompts import load_prompt
 from memedynamics.study import TRIAL_ROWS, check_questions, launched, load_study, plain, settings_of, warnings_of
 
@@ -354,7 +353,7 @@ BASE_MODEL = {"source": plain(STUDY.base_model), **(TRAINED_ON if DEMO else {})}
 LAUNCH = "exec python -m memedynamics.launch"
 PLAN = {"study": plain(FULL), "splits": SPLITS}
 # Runs of LLaMA-Factory beside the same ones of TRL.
-TWINS = twins(STUDY.methods)
+TWINS = lineage.twins(STUDY.methods)
 ANALYSES = [
     "accuracy",
     "kl",

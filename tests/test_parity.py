@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from memedynamics import parity, tables
+from memedynamics import lineage, tables
 from memedynamics.config import Adapter
 from memedynamics.figure_parity import figure_parity
 from memedynamics.methods import ExternalMethod, TrainedMethod
@@ -61,7 +61,7 @@ def test_twins_differ_in_the_backend_alone() -> None:
         "sft_lf": TrainedMethod(kind="sft", backend="llamafactory"),
         "foreign": ExternalMethod(kind="external", path="x"),
     }
-    assert parity.twins(methods) == [("dpo", "lf")]
+    assert lineage.twins(methods) == [("dpo", "lf")]
 
 
 def test_the_figure_shows_both_losses_and_their_difference(frame: pl.DataFrame) -> None:

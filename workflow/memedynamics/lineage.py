@@ -5,6 +5,7 @@ Runs of one seed are made of runs of that seed; a checkpoint trained elsewhere s
 
 import difflib
 import math
+from collections.abc import Mapping
 
 from memedynamics.config import Study
 from memedynamics.errors import InputError
@@ -132,3 +133,16 @@ def _misfit(study: Study, method: Method, parent: Method) -> str:
     ours, theirs = _settings(own), _settings(theirs)
     differ = [key for key in ours if ours[key] != theirs.get(key)]
     return f"has another adapter ({', '.join(differ)}): what it learnt goes on in the same one" if differ else ""
+
+
+def twins(methods: Mapping[str, Method]) -> list[tuple[str, str]]:
+    """(TRL's, LLaMA-Factory's) method names of every two that differ in `backend` alone."""
+    trained = {name: method for name, method in methods.items() if isinstance(method, TrainedMethod)}
+    by_trl = {name: method for name, method in trained.items() if method.backend == "trl"}
+    others = {name: method for name, method in trained.items() if method.backend == "llamafactory"}
+    return [
+        (name, other)
+        for other, theirs in others.items()
+        for name, ours in by_trl.items()
+        if ours == theirs.model_copy(update={"backend": "trl"})
+    ]

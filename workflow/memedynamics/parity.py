@@ -6,29 +6,14 @@
    float32 keeps a loss of ln 2 to 6e-8, and two versions of PyTorch sum in different orders.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import polars as pl
-
-from memedynamics.methods import Method, TrainedMethod
 
 UNITS = {"loss": "1", "grad_norm": "1", "learning_rate": "1", "rewards/accuracies": "1"}
 UNITS |= {name: "nat" for name in ("rewards/chosen", "rewards/rejected", "rewards/margins")}
 UNITS |= {name: "nat/response" for name in ("logps/chosen", "logps/rejected")}
 RUN = ["method", "seed"]
-
-
-def twins(methods: Mapping[str, Method]) -> list[tuple[str, str]]:
-    """(TRL's, LLaMA-Factory's) method names of every two that differ in `backend` alone."""
-    trained = {name: method for name, method in methods.items() if isinstance(method, TrainedMethod)}
-    by_trl = {name: method for name, method in trained.items() if method.backend == "trl"}
-    others = {name: method for name, method in trained.items() if method.backend == "llamafactory"}
-    return [
-        (name, other)
-        for other, theirs in others.items()
-        for name, ours in by_trl.items()
-        if ours == theirs.model_copy(update={"backend": "trl"})
-    ]
 
 
 def compared(history: pl.DataFrame, pairs: Sequence[tuple[str, str]]) -> pl.DataFrame:

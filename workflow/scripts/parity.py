@@ -9,7 +9,7 @@ from memedynamics.job import run
 
 
 def main(histories: list[Path], runs: list[Path], table: Path, twins: list[tuple[str, str]], in_domain: str) -> None:
-    """Write the analysis `parity`; `twins` are method names, TRL's first (`parity.twins`)."""
+    """Write the analysis `parity`; `twins` are method names, TRL's first (`lineage.twins`)."""
     logged = gather.frames(histories, "history", ["step", "metric", "value"], empty=True)
     ends = gather.milestones(runs).filter(pl.col("fraction") == 1).drop_nulls("step")
     totals = ends.select(*parity.RUN, "reference", total="step")
