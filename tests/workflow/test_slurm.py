@@ -127,8 +127,8 @@ def test_tasks_of_an_array_leave_each_other_s_output_alone(cluster, tmp_path):
     snakemake(tmp_path, *one_node_slurm.SHORT_WAITS, *AS_AN_ARRAY, "--retries=1", "--keep-going", config=None)
     ran = {file.stem: len(file.read_text().split()) for file in tmp_path.glob("*.times")}
     assert ran == {"soon": 1, "late": 1, "second": 2}
-    for made in (tmp_path / "made").iterdir():
-        assert made.stat().st_mtime - float(made.read_text()) < 6, made
+    # Snakemake itself renews the time as it hears that a job has ended, which is long before the last one does.
+    assert (tmp_path / "made/soon").stat().st_mtime < float((tmp_path / "made/late").read_text())
 
 
 def test_a_training_told_that_its_time_is_up_saves_itself_and_goes_on(trained):
