@@ -16,24 +16,17 @@ def generic_sentences(frame: pl.DataFrame) -> list[str]:
     if rows.is_empty():
         return [_nothing(frame)]
     rows = _first(rows.filter(pl.col("fraction") == pl.col("fraction").max()))
-    statistic, unit, where = rows["statistic"][0], wording.of(rows["unit"][0]), place(rows)
-    told = f"{statistic.replace('_', ' ')} on {where}, at the end of training"
-    base = [row for row in _same(frame.filter(pl.col("method") == BASE), rows).drop_nulls("value").to_dicts()][:1]
-    start = "".join(f" The base has {wording.interval(row, unit)}." for row in base)
-    said = f"{told[:1].upper()}{told[1:]}: {ranked.ranking(rows, unit, 'has most', 'least', 'items')}.{start}"
-    lead = ranked.lead(rows)
-    return [said, *([f"{lead}."] if lead else [])]
+    statistic, unit, where = rows["statistic"][0], wording.of(rows["unit"][0]), wording.place(rows)
+    told = ranked.ranking(rows, unit, "{} has most, {}", "{} least, {}", "items")
+    base = _same(frame.filter(pl.col("method") == BASE), rows).drop_nulls("value").to_dicts()[:1]
+    found = [f"{statistic.replace('_', ' ')} on {where}, at the end of training: {told}"]
+    found += [f"the base has {wording.interval(row, unit)}" for row in base]
+    return list(map(wording.sentence, filter(None, [*found, ranked.lead(rows)])))
 
 
 def _nothing(frame: pl.DataFrame) -> str:
     reasons = frame["missing"].drop_nulls().unique(maintain_order=True).to_list()
     return f"No trained policy has a value in this table{': ' if reasons else ''}{'; '.join(reasons)}."
-
-
-def place(rows: pl.DataFrame) -> str:
-    """Where rows were measured, in words: val of memes."""
-    dataset, split = rows.select("dataset", "split").row(0)
-    return "all data" if dataset == "all" else f"{split} of {dataset}"
 
 
 def _first(rows: pl.DataFrame) -> pl.DataFrame:

@@ -28,30 +28,26 @@ def by_mean(rows: pl.DataFrame) -> list[str]:
 
 
 def ranking(rows: pl.DataFrame, unit: Unit, most: str, least: str, what: str = "prompts") -> str:
-    """'SFT moved furthest, 0.45 nat [0.43, 0.48] …, EM least, …' of `rows`, one a run; empty without values.
+    """'SFT moved furthest, 0.45 nat [0.43, 0.48] …, and EM least, …' of `rows`, one a run; empty without values.
 
-    `most` and `least` are what is said of the two ends; n counts `what`.
+    `most` and `least` are written round a method's name and its values ('{} moved furthest, {}'); n counts `what`.
     """
     rows, order = policies(rows), by_mean(rows)
     if not order:
         return ""
-    first, last = order[0], order[-1]
     n = wording.counted(rows, what)
-    if len(order) == 1:
-        return f"{figures.name(first)} has {_values(rows, first, unit)}; {n}"
-    ends = f"{figures.name(last)} {least}, {_values(rows, last, unit)}"
-    return f"{figures.name(first)} {most}, {_values(rows, first, unit)}, and {ends}; {n}"
-
-
-def _values(rows: pl.DataFrame, method: str, unit: Unit) -> str:
-    return wording.values(rows.filter(pl.col("method") == method), unit)
+    told = [(figures.name(method), wording.values(rows.filter(method=method), unit)) for method in order]
+    if len(told) == 1:
+        return f"{': '.join(told[0])}; {n}"
+    return f"{most.format(*told[0])}, and {least.format(*told[-1])}; {n}"
 
 
 def lead(rows: pl.DataFrame, differences: pl.DataFrame | None = None, upward: bool = True) -> str:
     """Whether the first of the ranking (of the least, not `upward`) is told from each other method; empty for one.
 
-    `differences`: paired ones, statistic's rows with `versus`; without them, intervals are compared.
+    `differences`: paired ones, rows with `versus`; without them, or without rows in them, intervals are compared.
     """
+    differences = None if differences is None or differences.is_empty() else differences
     order = by_mean(rows) if upward else by_mean(rows)[::-1]
     if len(order) < 2:
         return ""
@@ -121,7 +117,7 @@ def signs(rows: pl.DataFrame, above: str, below: str) -> str:
 
     `rows`: one a run, of a difference. 'above 0 in every seed: SFT; below 0: DPO; not decided: EM (seeds disagree)'.
     """
-    found = {method: _side(policies(rows).filter(pl.col("method") == method)) for method in by_mean(rows)}
+    found = sided(rows)
     said = []
     for words, side in ((above, 1), (below, -1)):
         if methods := [method for method, own in found.items() if own == side]:
@@ -132,8 +128,12 @@ def signs(rows: pl.DataFrame, above: str, below: str) -> str:
     return "; ".join(said)
 
 
+def sided(rows: pl.DataFrame) -> dict[str, int | str]:
+    """By method, 1 or −1 where every seed's interval lies on that side of 0; else why that is not decided."""
+    return {method: _side(policies(rows).filter(pl.col("method") == method)) for method in by_mean(rows)}
+
+
 def _side(rows: pl.DataFrame) -> int | str:
-    """1 or −1 where every seed's interval lies on that side of 0; else why that is not decided."""
     runs = rows.select("value", "ci_low", "ci_high").rows()
     if any(low is None or high is None for _, low, high in runs):
         return claims.NO_INTERVAL

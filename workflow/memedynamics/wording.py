@@ -82,3 +82,15 @@ def counted(rows: pl.DataFrame, what: str = "prompts") -> str:
         return f"no {what}"
     low, high = found.min(), found.max()
     return f"n = {low:,} {what}" if low == high else f"n = {low:,} to {high:,} {what}"
+
+
+def place(rows: pl.DataFrame) -> str:
+    """Where rows were measured: val of memes."""
+    dataset, split = rows.select("dataset", "split").row(0)
+    where = {"train-val": "train less val"}.get(split, split)
+    return "all data" if dataset == "all" else f"{where} of {dataset}"
+
+
+def sentence(text: str) -> str:
+    """`text` with a capital and a full stop; empty where it is empty."""
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
