@@ -18,7 +18,7 @@ SIGNS = {
     "→": r"\to", "∞": r"\infty", "√": r"\surd", "∇": r"\nabla", "Σ": r"\sum", "Δ": r"\Delta", "α": r"\alpha",
     "β": r"\beta", "γ": r"\gamma", "δ": r"\delta", "ε": r"\varepsilon", "λ": r"\lambda", "μ": r"\mu", "π": r"\pi",
     "ρ": r"\rho", "σ": r"\sigma", "τ": r"\tau", "φ": r"\varphi", "χ": r"\chi", "‖": r"\|", "⟨": r"\langle",
-    "⟩": r"\rangle", "¼": r"\tfrac{1}{4}", "½": r"\tfrac{1}{2}", "¾": r"\tfrac{3}{4}", "²": "^2", "³": "^3",
+    "⟩": r"\rangle", "¼": r"\frac{1}{4}", "½": r"\frac{1}{2}", "¾": r"\frac{3}{4}", "²": "^2", "³": "^3",
     "⁻": "^-", "₀": "_0", "ḡ": r"\bar g", "ŷ": r"\hat y", "∈": r"\in", "∝": r"\propto", "†": r"\dagger",
 }  # fmt: skip
 TEXT = {

@@ -110,7 +110,7 @@ def parity(frame: pl.DataFrame) -> list[str]:
         widest = rows.sort(pl.col("value").abs(), "seed", "step", descending=[True, False, False]).row(0, named=True)
         one, other = figures.name(widest["versus"]), figures.name(widest["method"])
         size = f"{abs(widest['value']):.2g}" if widest["value"] else "0"
-        steps = f"{len(rows)} steps of {rows['seed'].n_unique()} seeds"
+        steps = f"{len(rows)} steps, seeds {wording.listed([str(seed) for seed in rows['seed'].unique().sort()])}"
         told.append(f"the losses of {one} and {other} differ by at most {size}, at step {widest['step']} ({steps})")
     return list(map(sentence, told))
 

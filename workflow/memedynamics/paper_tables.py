@@ -35,9 +35,9 @@ def _runs(accuracy: pl.DataFrame, kl: pl.DataFrame) -> str:
         cells = [_cell(row[name]) for name in RUNS]
         rows.append([escape(figures.name(row["method"])), str(row["seed"]), *cells])
     caption = (
-        f"What each method did in the study {study}: value [95~\\% interval over prompts]. Accuracy and format on val of "
-        "the in-domain dataset; KL(\\ensuremath{\\pi_0\\|\\pi}) on the base model's responses, several sets out of domain "
-        "one below the other."
+        f"What each method did in the study {study}: value [95~\\% interval over prompts]. Accuracy and format on val "
+        "of the in-domain dataset; KL(\\ensuremath{\\pi_0\\|\\pi}) on the base model's responses, several sets out of "
+        "domain one below the other."
     )
     return latex.table(head, rows, "lr" + "r" * len(RUNS), caption, "tab:summary")
 
