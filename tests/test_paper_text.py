@@ -10,7 +10,7 @@ from memedynamics.paper_text import fitted, seen, wrapped
     [
         ("one two three", 20, ["one two three"]),
         ("one two three", 8, ["one two", "three"]),
-        ("Forward KL(π<sub>0</sub>‖π) on val", 15, ["Forward", "KL(π<sub>0</sub>‖π) on", "val"]),
+        ("Forward KL(π<sub>0</sub>‖π) on val", 15, ["Forward", "KL(π<sub>0</sub>‖π) on val"]),
         (
             '<span style="color:#f00"><b>one two</b></span> x',
             4,

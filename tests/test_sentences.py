@@ -154,7 +154,7 @@ def test_summary_counts_what_is_decided():
     told = sentences("summary", strings(table("summary", rows)))
     assert told[0] == "Of 2 claims 1 is decided by this data."
     assert told[1].startswith(f"{BETTER} yes (GRPO − DPO: accuracy, val memes; p = 0.01")
-    assert told[2] == "Not decided: 1 one seed."
+    assert told[2] == "Not decided: 1 (one seed)."
 
 
 PARTS = {
@@ -186,7 +186,7 @@ SAID = {
     "rewards": ["SFT earns most, 0.8 [0.7, 0.9]", "taught nothing: GRPO: 40.0 % [30.0, 50.0]"],
     "spectrum": ["SFT’s update has most directions, an effective rank of 0.8"],
     "sharpe": ["in every seed: the caption under SFT; 1 of 2 pairs", "highest for SFT"],
-    "attention": ["+30.0 points [+20.0, +40.0]", "blank, test of memes: SFT: −30.0", "σ 64/255 SFT is right most"],
+    "attention": ["+30.0 points [+20.0, +40.0]", "blank, test of memes: SFT: −30.0", "memes, SFT is right most"],
     "entropy": ["DPO surest, with 0.7 nat", "DPO against SFT"],
 }  # fmt: skip
 
