@@ -44,7 +44,7 @@ def print_drawings(prints: Sequence[Print]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     browser = _browser()
     partial = [each.path.with_name(f".{each.path.stem}.partial{each.path.suffix}") for each in prints]
-    asked = [{"fig": p.drawing, "path": path, "opts": _size(p)} for p, path in zip(prints, partial, strict=True)]
+    asked = [{"fig": _named(p.drawing), "path": at, "opts": _size(p)} for p, at in zip(prints, partial, strict=True)]
     options = {"n": 1, "timeout": None, "mathjax": False, "path": browser}
     try:
         kaleido.write_fig_from_object_sync(asked, kopts=options, cancel_on_error=True)
@@ -60,6 +60,11 @@ def _browser() -> str:
     if not found or not os.access(found, os.X_OK):
         raise InputError(f"no browser at {found}; {INSTALL}" if found else INSTALL)
     return found
+
+
+def _named(drawing: dict) -> dict:
+    """`drawing` with names for its traces, which Plotly would draw at random."""
+    return {**drawing, "data": [{**trace, "uid": str(place)} for place, trace in enumerate(drawing["data"])]}
 
 
 def _size(each: Print) -> dict[str, float]:
