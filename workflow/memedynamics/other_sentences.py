@@ -127,7 +127,9 @@ def summary(frame: pl.DataFrame) -> list[str]:
     if not lines:
         return [sentence("this study has no methods that its questions are about")]
     why = wording.listed([_why(reason, count) for reason, count in reasons.most_common()])
-    found = [f"of {len(lines)} claims {len(decided)} {'is' if len(decided) == 1 else 'are'} decided by this data"]
+    found = [
+        f"of {len(lines)} claims {len(decided) or 'none'} {'is' if len(decided) < 2 else 'are'} decided by this data"
+    ]
     found += (
         ["; ".join(decided[:3]) + (f"; and {len(decided) - 3} more" if len(decided) > 3 else "")] if decided else []
     )

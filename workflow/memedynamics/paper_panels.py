@@ -16,7 +16,8 @@ PX = 96
 WIDE = 0.5  # share of the figure's width above which a panel takes the text's width
 PLOT = 172  # px: the height of a panel's plot, without title, key and labels
 SMALLEST, LARGEST = 9.5, 12.0  # px: 7 and 9 points
-LETTER = 0.6  # width of a letter, share of its font's size: a broad one's, as DejaVu Sans
+KEY_SIZE, LINE = 10.0, 16  # px: the font of the key of methods and seeds; the height of a line above the plot
+LETTER = 0.58  # width of a letter, share of its font's size: a broad one's, as DejaVu Sans
 TITLE = re.compile(r"<b>(\w)</b>(?:&nbsp;)?\s*(.*)", re.DOTALL)
 
 
@@ -67,28 +68,32 @@ def _title(drawing: dict, x: str, y: str) -> tuple[str, str] | None:
 
 def _alone(drawing: dict, x: str, y: str, title: str, width: int) -> dict:
     layout = drawing["layout"]
-    letters = int((width - 16) / (LETTER * LARGEST))
-    head = [*_key(drawing, letters + 2), *([f"<b>{line}</b>" for line in wrapped(title, letters)] if title else [])]
-    top, below = 10 + 16 * len(head), 40
+    key = [f'<span style="font-size:{KEY_SIZE}px">{line}</span>' for line in _key(drawing, _letters(width, KEY_SIZE))]
+    head = [*key, *(f"<b>{line}</b>" for line in wrapped(title, _letters(width, LARGEST)) if title)]
+    top, below = 10 + LINE * len(head), 40
     made = {
-        "template": layout.get("template", {}), "width": width, "height": top + PLOT + below,
-        "margin": {"l": 46, "r": 10, "t": top, "b": below, "autoexpand": True},
+        "template": layout.get("template", {}), "width": width, "height": top + PLOT + below, "title": _heading(head),
+        "margin": {"l": 46, "r": 10, "t": top, "b": below},
         "xaxis": _axis(axis(drawing, x), "y"), "yaxis": _axis(axis(drawing, y), "x"),
         "shapes": list(_moved(layout.get("shapes", []), x, y)),
     }  # fmt: skip
     inside = _moved(layout.get("annotations", []), x, y)
     made["annotations"] = [note for note in inside if note.get("name") != PANEL_TITLE]
-    made["annotations"] += [_heading(line, top, place) for place, line in enumerate(head)]
     own = [trace for trace in on_axes(drawing) if (trace.get("xaxis", "x"), trace.get("yaxis", "y")) == (x, y)]
-    found = {"data": [{**trace, "xaxis": "x", "yaxis": "y"} for trace in own], "layout": made}
     made["xaxis"] |= _ticks(made["xaxis"], width - 60)
+    found = {"data": [{**trace, "xaxis": "x", "yaxis": "y"} for trace in own], "layout": made}
     return fitted(found, SMALLEST, LARGEST)
 
 
-def _heading(line: str, top: int, place: int) -> dict:
-    where = {"xref": "paper", "yref": "paper", "x": 0, "y": 1, "xanchor": "left", "yanchor": "top", "align": "left"}
-    shift = {"xshift": -40, "yshift": top - 5 - 16 * place}
-    return {**where, **shift, "text": line, "showarrow": False, "font": {"size": LARGEST}}
+def _letters(width: float, size: float) -> int:
+    """How many letters of `size` px have room in a panel's width."""
+    return int((width - 12) / (LETTER * size))
+
+
+def _heading(lines: Sequence[str]) -> dict:
+    """Key and title, whose place is the drawing's own corner, however wide the labels of the axis are."""
+    corner = {"x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top"}
+    return {**corner, "text": "<br>".join(lines), "pad": {"l": 6, "t": 6}, "font": {"size": LARGEST}}
 
 
 def _key(drawing: dict, letters: int) -> list[str]:
