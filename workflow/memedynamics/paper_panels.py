@@ -70,7 +70,7 @@ def _alone(drawing: dict, x: str, y: str, title: str, width: int) -> dict:
     layout = drawing["layout"]
     key = [f'<span style="font-size:{KEY_SIZE}px">{line}</span>' for line in _key(drawing, _letters(width, KEY_SIZE))]
     head = [*key, *(f"<b>{line}</b>" for line in wrapped(title, _letters(width, LARGEST)) if title)]
-    top, below = 10 + LINE * len(head), 40
+    top, below = 14 + LINE * len(head), 40
     made = {
         "template": layout.get("template", {}), "width": width, "height": top + PLOT + below, "title": _heading(head),
         "margin": {"l": 46, "r": 10, "t": top, "b": below},
@@ -93,7 +93,7 @@ def _letters(width: float, size: float) -> int:
 def _heading(lines: Sequence[str]) -> dict:
     """Key and title, whose place is the drawing's own corner, however wide the labels of the axis are."""
     corner = {"x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top"}
-    return {**corner, "text": "<br>".join(lines), "pad": {"l": 6, "t": 6}, "font": {"size": LARGEST}}
+    return {**corner, "text": "<br>".join(lines), "pad": {"l": 6, "t": 15}, "font": {"size": LARGEST}}
 
 
 def _key(drawing: dict, letters: int) -> list[str]:

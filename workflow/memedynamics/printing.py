@@ -3,6 +3,7 @@
 Nothing is fetched: Plotly's own library is that of the package, and formulas' MathJax, which no figure uses, stays out.
 """
 
+import logging
 import os
 import re
 import struct
@@ -17,6 +18,7 @@ from kaleido.errors import BrowserFailedError
 
 from memedynamics.errors import InputError
 
+LONGEST = 300  # s a drawing may take
 PX, DPI = 96, 300  # CSS pixels an inch, and dots an inch of a png
 FORMATS = ("pdf", "svg", "png")
 INSTALL = (
@@ -45,7 +47,9 @@ def print_drawings(prints: Sequence[Print]) -> None:
     browser = _browser()
     partial = [each.path.with_name(f".{each.path.stem}.partial{each.path.suffix}") for each in prints]
     asked = [{"fig": _named(p.drawing), "path": at, "opts": _size(p)} for p, at in zip(prints, partial, strict=True)]
-    options = {"n": 1, "timeout": None, "mathjax": False, "path": browser}
+    options = {"n": 1, "timeout": LONGEST, "mathjax": False, "path": browser}
+    # When a browser is closed, the word for it is reported as a broken message.
+    logging.getLogger("choreographer").setLevel(logging.CRITICAL)
     try:
         kaleido.write_fig_from_object_sync(asked, kopts=options, cancel_on_error=True)
     except BrowserFailedError as error:
