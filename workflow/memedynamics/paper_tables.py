@@ -15,7 +15,7 @@ RUNS = {
     "KL in domain": ("KL in domain", "nat a response"),
     "KL out of domain": ("KL out of domain", "nat a response"),
 }
-CLAIMS = {"question": 0.19, "claim": 0.19, "difference or correlation": 0.24, "seeds": 0.09, "p": 0.05, "verdict": 0.14}
+CLAIMS = {"question": 0.17, "claim": 0.18, "difference or correlation": 0.23, "seeds": 0.08, "p": 0.05, "verdict": 0.13}
 
 
 def summary_tables(tables: dict[str, pl.DataFrame]) -> str:
