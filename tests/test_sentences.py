@@ -120,7 +120,7 @@ def test_gradients_compare_the_sign_with_theory():
     told = sentences("gradients", strings(table("gradients", rows)))
     assert "below one half, a cosine of −0.8 [−0.9, −0.7], n = 40 prompts (as theory expects)" in told[0]
     assert "above one half, a cosine of −0.3 [−0.5, −0.1], n = 40 prompts (against theory)" in told[0]
-    assert told[1] == "No direction beyond this batch (halves of the memes disagree): DPO."
+    assert told[1] == "No direction beyond this batch (halves of the memes disagree): “DPO”."
 
 
 def test_a_judge_that_tosses_a_coin_and_prefers_the_first():
