@@ -11,6 +11,9 @@ if not workflow.overwrite_configfiles:
     configfile: "config/demo.yaml"
 
 
+report: "workflow/report/study.rst"
+
+
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/model.smk"
@@ -21,6 +24,7 @@ include: "rules/scoring.smk"
 include: "rules/extracts.smk"
 include: "rules/analyses.smk"
 include: "rules/figures.smk"
+include: "rules/paper.smk"
 include: "rules/export.smk"
 include: "rules/planning.smk"
 
