@@ -10,7 +10,7 @@ from pathlib import Path
 
 from memedynamics.figures import HEADING, NOTE
 from memedynamics.paper_panels import TEXT, axis, on_axes, panels
-from memedynamics.paper_text import fitted
+from memedynamics.plotly_text import fitted
 from memedynamics.printing import FORMATS, Print
 
 TALLEST = 8.7  # in: a page's text less two lines of caption

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from memedynamics.figures import KEY, PANEL_TITLE
-from memedynamics.paper_text import fitted, seen, wrapped
+from memedynamics.plotly_text import fitted, seen, wrapped
 
 COLUMN, TEXT = 3.25, 7.0  # in: the width of a column, and of the page's text
 PX = 96
