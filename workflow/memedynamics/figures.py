@@ -25,6 +25,7 @@ NAMES = {
 }  # fmt: skip
 FONT = "Helvetica, Arial, Liberation Sans, sans-serif"
 WIDTH, PANEL = 1000, 310  # px: a figure's width, and a row of panels with its titles and labels
+PX = 96  # px an inch, on paper
 HEADING, KEY, NOTE, PANEL_TITLE = "figure title", "figure key", "figure note", "panel title"  # annotations' names
 LINE, MANY = 165, 6  # characters that fit into the width, and how many of a study's notes are written out
 

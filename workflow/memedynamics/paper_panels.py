@@ -8,11 +8,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from memedynamics.figures import KEY, PANEL_TITLE
+from memedynamics.figures import KEY, PANEL_TITLE, PX
 from memedynamics.plotly_text import fitted, seen, wrapped
 
 COLUMN, TEXT = 3.25, 7.0  # in: the width of a column, and of the page's text
-PX = 96
 WIDE = 0.5  # share of the figure's width above which a panel takes the text's width
 PLOT, TALL = 172, 300  # px: the height of a panel's plot without title, key and labels; higher ones keep their own
 BELOW = 40  # px: labels and title of the x axis
