@@ -74,12 +74,12 @@ def _alone(drawing: dict, x: str, y: str, title: str, width: int) -> dict:
     own = axis(drawing, x), axis(drawing, y)
     ticks, more = _ticks(own[0], width - 60)
     plot, top, below = _height(drawing, own[1]), 14 + LINE * len(head), BELOW + more
-    inside = _moved(layout.get("annotations", []), x, y)
+    inside = moved(layout.get("annotations", []), x, y)
     made = {
         "template": layout.get("template", {}), "width": width, "height": top + plot + below, "title": _heading(head),
         "margin": {"l": 46, "r": 10, "t": top, "b": below},
         "xaxis": {**_axis(own[0], "y"), **ticks}, "yaxis": {**_axis(own[1], "x"), **_beside(own[1], plot)},
-        "shapes": list(_moved(layout.get("shapes", []), x, y)),
+        "shapes": list(moved(layout.get("shapes", []), x, y)),
         "annotations": [note for note in inside if note.get("name") != PANEL_TITLE],
     }  # fmt: skip
     traces = [trace for trace in on_axes(drawing) if (trace.get("xaxis", "x"), trace.get("yaxis", "y")) == (x, y)]
@@ -126,7 +126,7 @@ def _axis(found: dict, anchor: str) -> dict:
     return {**kept, "anchor": anchor, "domain": [0, 1], "automargin": True}
 
 
-def _moved(items: Sequence[dict], x: str, y: str) -> Iterator[dict]:
+def moved(items: Sequence[dict], x: str, y: str) -> Iterator[dict]:
     """The shapes or annotations on a pair of axes, on the first pair."""
     for item in items:
         refs = [re.fullmatch(r"([xy]\d*)( domain)?", item.get(key, "")) for key in ("xref", "yref")]
