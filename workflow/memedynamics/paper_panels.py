@@ -145,4 +145,4 @@ def _ticks(found: dict, width: float) -> tuple[dict, float]:
         return {"tickfont": {**found.get("tickfont", {}), "size": min(room, 11)}, "tickangle": 0}, 0
     one_line = [text.replace("<br>", " ") for text in found["ticktext"]]
     look = {"tickfont": {**found.get("tickfont", {}), "size": SMALLEST}, "tickangle": SLANT, "ticktext": one_line}
-    return look, 0.77 * LETTER * SMALLEST * max(len(text.replace("<br>", " ")) for text in texts)
+    return look, 0.77 * LETTER * SMALLEST * max(len(text.replace("<br>", " ")) for text in texts) - BELOW / 2
