@@ -8,11 +8,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from memedynamics.figures import KEY, PANEL_TITLE
-from memedynamics.paper_text import fitted, seen, wrapped
+from memedynamics.figures import KEY, PANEL_TITLE, PX
+from memedynamics.plotly_text import fitted, seen, wrapped
 
 COLUMN, TEXT = 3.25, 7.0  # in: the width of a column, and of the page's text
-PX = 96
 WIDE = 0.5  # share of the figure's width above which a panel takes the text's width
 PLOT, TALL = 172, 300  # px: the height of a panel's plot without title, key and labels; higher ones keep their own
 BELOW = 40  # px: labels and title of the x axis
@@ -75,12 +74,12 @@ def _alone(drawing: dict, x: str, y: str, title: str, width: int) -> dict:
     own = axis(drawing, x), axis(drawing, y)
     ticks, more = _ticks(own[0], width - 60)
     plot, top, below = _height(drawing, own[1]), 14 + LINE * len(head), BELOW + more
-    inside = _moved(layout.get("annotations", []), x, y)
+    inside = moved(layout.get("annotations", []), x, y)
     made = {
         "template": layout.get("template", {}), "width": width, "height": top + plot + below, "title": _heading(head),
         "margin": {"l": 46, "r": 10, "t": top, "b": below},
         "xaxis": {**_axis(own[0], "y"), **ticks}, "yaxis": {**_axis(own[1], "x"), **_beside(own[1], plot)},
-        "shapes": list(_moved(layout.get("shapes", []), x, y)),
+        "shapes": list(moved(layout.get("shapes", []), x, y)),
         "annotations": [note for note in inside if note.get("name") != PANEL_TITLE],
     }  # fmt: skip
     traces = [trace for trace in on_axes(drawing) if (trace.get("xaxis", "x"), trace.get("yaxis", "y")) == (x, y)]
@@ -127,7 +126,7 @@ def _axis(found: dict, anchor: str) -> dict:
     return {**kept, "anchor": anchor, "domain": [0, 1], "automargin": True}
 
 
-def _moved(items: Sequence[dict], x: str, y: str) -> Iterator[dict]:
+def moved(items: Sequence[dict], x: str, y: str) -> Iterator[dict]:
     """The shapes or annotations on a pair of axes, on the first pair."""
     for item in items:
         refs = [re.fullmatch(r"([xy]\d*)( domain)?", item.get(key, "")) for key in ("xref", "yref")]
@@ -146,4 +145,4 @@ def _ticks(found: dict, width: float) -> tuple[dict, float]:
         return {"tickfont": {**found.get("tickfont", {}), "size": min(room, 11)}, "tickangle": 0}, 0
     one_line = [text.replace("<br>", " ") for text in found["ticktext"]]
     look = {"tickfont": {**found.get("tickfont", {}), "size": SMALLEST}, "tickangle": SLANT, "ticktext": one_line}
-    return look, 0.77 * LETTER * SMALLEST * max(len(text.replace("<br>", " ")) for text in texts)
+    return look, 0.77 * LETTER * SMALLEST * max(len(text.replace("<br>", " ")) for text in texts) - BELOW / 2

@@ -47,7 +47,7 @@ def _runs(accuracy: pl.DataFrame, kl: pl.DataFrame) -> str:
         "of the in-domain dataset; KL(\\ensuremath{\\pi_0\\|\\pi}) on the base model's responses, several sets out of "
         "domain one below the other."
     )
-    return latex.table(head, rows, "lr" + "r" * len(RUNS), caption, "tab:summary")
+    return latex.table(head, rows, "lr" + "r" * len(RUNS), caption, "tab:summary", "footnotesize")
 
 
 def _cell(text: str | None) -> str:
@@ -63,4 +63,4 @@ def _claims(frame: pl.DataFrame) -> str:
         rows.append([escape(text) for text in texts])
     columns = "".join(rf">{{\raggedright\arraybackslash}}p{{{share}\textwidth}}" for share in CLAIMS.values())
     caption = f"The study's questions. {escape(definition('summary').estimator)}"
-    return latex.table([list(CLAIMS)], rows, columns, caption, "tab:claims")
+    return latex.table([list(CLAIMS)], rows, columns, caption, "tab:claims", "scriptsize")

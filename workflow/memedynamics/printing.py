@@ -17,9 +17,10 @@ from choreographer.browsers.chromium import Chromium
 from kaleido.errors import BrowserFailedError
 
 from memedynamics.errors import InputError
+from memedynamics.figures import PX
 
 LONGEST = 300  # s a drawing may take
-PX, DPI = 96, 300  # CSS pixels an inch, and dots an inch of a png
+DPI = 300  # dots an inch of a png
 FORMATS = ("pdf", "svg", "png")
 INSTALL = (
     "figures on paper need Chromium or Chrome: install Debian's package chromium (apt-get install chromium), or run "
