@@ -26,7 +26,7 @@ include: "rules/planning.smk"
 
 
 onstart:
-    claim()
+    claim(log)
 
 
 onerror:

@@ -157,16 +157,17 @@ def job_argument(rule, script, cfg, aside, folders, wildcards, input, output, th
     return Argument(json.dumps(job, ensure_ascii=True))
 
 
-def claim():
-    """Keep the study to this Snakemake while it runs; stops where another has it, or where nothing can be written.
+def claim(logs):
+    """Keep the study to this Snakemake, which writes `logs`, while it runs.
 
-    What only prints, as `plan` does, may run beside it.
+    Stops where another has it, or where nothing can be written. What only prints or shows, as `plan` and `watch` do,
+    may run beside it.
     """
     if not list(workflow.persistence.all_outputfiles()):
         return
     if told := disk.unwritable(HOME):
         raise WorkflowError(told)
-    HELD.append(or_stop(lock.hold_study, HOME))
+    HELD.append(or_stop(lock.hold_study, HOME, next(iter(logs), "")))
 
 
 def named(files):
