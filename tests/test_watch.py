@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import watched_study
-from memedynamics import lock, watch_curves, watch_eta, watch_failures, watch_jobs
+from memedynamics import lock, watch_curves, watch_eta, watch_failures, watch_jobs, watch_processes
 from memedynamics.watch_stages import stages
 from memedynamics.watch_state import state
 from watched_study import HOSTILE, METHOD, STAGES, put
@@ -24,7 +24,9 @@ def now():
 
 
 @pytest.fixture
-def study(tmp_path, now):
+def study(tmp_path, now, monkeypatch):
+    # The process that has the study is this one, which is younger than the study.
+    monkeypatch.setattr(watch_processes, "SLACK", 3600.0)
     return watched_study.write(tmp_path, now)
 
 
@@ -124,7 +126,7 @@ def test_what_a_study_is_doing(study, now):
     assert seen(study, now)["state"] == "failed" and seen(study, now)["eta"] is None
     put(log, "Complete log(s): x\n")
     assert seen(study, now)["state"] == "finished"
-    put(log, "Terminating processes on user request, this might take some time.\nComplete log(s): x\n")
+    put(log, "\nTerminating processes on user request, this might take some time.\nComplete log(s): x\n")
     assert seen(study, now)["state"] == "stopped"
     running.unlink()
     assert seen(study, now)["state"] == "waiting"
@@ -135,7 +137,7 @@ def test_what_a_study_is_doing(study, now):
 
 
 def test_a_process_that_got_the_number_of_an_ended_one_is_another(study, now):
-    put(study / lock.RUNNING, (study / lock.RUNNING).read_text(), 1000.0)  # long before this process began
+    put(study / lock.RUNNING, (study / lock.RUNNING).read_text(), now - 4000)  # before this process began
     assert seen(study, now)["state"] == "stopped"
 
 
@@ -147,6 +149,18 @@ def test_jobs_at_work(study, now):
     put(study / ".work/train_sft/sft/1/abc/cache/datasets.lock", "")
     found = [(job["rule"], job["where"], round(job["seconds"]), job["host"]) for job in seen(study, now)["jobs"]]
     assert found == [("train_grpo", "grpo/1", 40, None), ("score", "dpo/1.1-of-2", 7, "node17")]
+
+
+def test_a_job_is_at_work_from_its_first_moment(study, now):
+    """Before it has imported what it needs and holds its lock; as a child of the Snakemake that has the study."""
+    told = json.dumps({"rule": "score", "wildcards": {"method": "sft", "seed": "2"}})
+    with subprocess.Popen([sys.executable, "-c", "input()", "workflow/scripts/score.py", told], stdin=-1) as process:
+        other = subprocess.Popen([sys.executable, "-c", "input()", "{}"], stdin=-1)
+        found = {(job["rule"], job["where"]) for job in seen(study, now)["jobs"]}
+        for each in (process, other):
+            each.communicate(b"\n")
+    assert found == {("train_grpo", "grpo/1"), ("score", "sft/2")}
+    assert [job["rule"] for job in seen(study, now)["jobs"]] == ["train_grpo"]
 
 
 # Curves.
@@ -260,6 +274,7 @@ def test_watching_changes_nothing_and_ends_in_peace(study):
     import signal
     from urllib.request import urlopen
 
+    put(study / lock.RUNNING, (study / lock.RUNNING).read_text())
     project, before = study.parents[1], everything(study.parents[1])
     command = [sys.executable, "-B", str(HERE / "workflow/scripts/watch.py"), "results/demo"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

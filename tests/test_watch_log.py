@@ -1,6 +1,7 @@
 """Snakemake's own log, as it really writes it: with all its words and with `--quiet rules`, and from a cluster."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -87,10 +88,10 @@ def test_failed_jobs_with_their_wildcards_logs_and_tries(told):
 
 
 def test_a_log_is_read_while_it_is_written(text):
-    """Up to any line nothing is told that the end takes back."""
-    whole, lines = watch_log.read(text), text.splitlines(keepends=True)
-    for end in range(0, len(lines), 3):
-        told = watch_log.read("".join(lines[:end]))
+    """Snakemake writes message by message: after none of them is anything told that the end takes back."""
+    whole = watch_log.read(text)
+    for message in re.finditer(r"^\[", text, re.MULTILINE):
+        told = watch_log.read(text[: message.start()])
         assert all(jobs <= whole.finished[rule] for rule, jobs in told.finished.items())
         assert all(failed.times <= whole.failed[log].times for log, failed in told.failed.items())
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import watched_study
+from memedynamics import watch_processes
 from memedynamics.watch_server import Server
 from memedynamics.watch_state import state
 from watched_study import HOSTILE, METHOD, STAGES, put
@@ -38,7 +39,9 @@ def browser():
 
 
 @pytest.fixture
-def study(tmp_path):
+def study(tmp_path, monkeypatch):
+    # The process that has the study is this one, which is younger than the study.
+    monkeypatch.setattr(watch_processes, "SLACK", 3600.0)
     return watched_study.write(tmp_path, time.time())
 
 

@@ -5,8 +5,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from memedynamics.watch_jobs import Done, Running
+from memedynamics.watch_jobs import Done
 from memedynamics.watch_log import Failed, Told
+from memedynamics.watch_processes import Running
 
 LINES, WIDTH = 30, 1000  # of a log's end: lines, and characters of each
 TAIL = 1 << 16  # bytes

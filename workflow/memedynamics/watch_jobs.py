@@ -3,17 +3,15 @@
 import json
 import os
 import re
-import socket
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-
+from memedynamics import watch_processes
 from memedynamics.lock import RUNNING
+from memedynamics.watch_processes import SLACK, Running
 
-SLACK = 2.0  # seconds between a process's start and what it writes, by clocks that differ
 WHO = re.compile(r"process (\d+) on (.*?)(?: at .*)?")
 
 
@@ -26,15 +24,7 @@ class Holder(NamedTuple):
     began: float  # seconds of the epoch
     log: Path | None
     alive: bool | None
-
-
-class Running(NamedTuple):
-    """A job at work: its rule, its wildcards' values, since when, and on which other machine."""
-
-    rule: str
-    where: str
-    since: float  # seconds of the epoch
-    host: str | None
+    process: int
 
 
 class Done(NamedTuple):
@@ -53,24 +43,18 @@ def holder(folder: Path) -> Holder | None:
     except OSError:
         return None
     who, _, log = text.partition("\n")
-    return Holder(began, Path(log) if log else None, _alive(who, began))
-
-
-def _alive(who: str, since: float) -> bool | None:
-    """Whether the process that said `who` it is at `since` still is that one; None where it is on another machine."""
-    told = WHO.fullmatch(who)
-    if not told or told[2] != socket.gethostname():
+    if not (told := WHO.fullmatch(who)):  # it is being written
         return None
-    try:
-        return psutil.Process(int(told[1])).create_time() <= since + SLACK
-    except psutil.NoSuchProcess:
-        return False
+    process = int(told[1])
+    return Holder(began, Path(log) if log else None, watch_processes.alive(process, told[2], began), process)
 
 
 def running(folder: Path, held: Holder | None) -> list[Running]:
-    """The jobs of the study in `folder` that hold their locks, the longest first."""
+    """The jobs of the study in `folder`, by this machine's processes and by all jobs' locks, the longest first."""
     found = [_running(folder / ".work", file, held) for file in files(folder / ".work", ".lock")]
-    return sorted(filter(None, found), key=lambda job: job.since)
+    found += watch_processes.jobs(held.process) if held and held.alive else []
+    jobs = {(job.rule, job.where): job for job in sorted(filter(None, found), key=lambda job: -job.since)}
+    return sorted(jobs.values(), key=lambda job: job.since)
 
 
 def _running(root: Path, file: Path, held: Holder | None) -> Running | None:
@@ -80,7 +64,7 @@ def _running(root: Path, file: Path, held: Holder | None) -> Running | None:
         return None
     if not (told := WHO.fullmatch(who)):  # a library's own lock, in a job's work
         return None
-    alive = _alive(who, since)
+    alive = watch_processes.alive(int(told[1]), told[2], since)
     # What was killed on another machine may have left its lock.
     if alive or alive is None and held and held.alive is not False and since >= held.began - SLACK:
         rule, _, where = str(file.relative_to(root).with_suffix("")).partition("/")

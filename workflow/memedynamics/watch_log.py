@@ -16,12 +16,14 @@ EVENT = re.compile(
     r"|^Error in rule (?P<failed>\w+):\n(?P<why>(?: {4}.*\n)*)"
     r"|^Command '(?P<command>.*)' (?:returned non-zero|died with)"
     r"|^Finished jobid: (?P<finished>\d+) \(Rule: (?P<rule>\w+)\)"
-    r"|^Trying to restart job (?P<again>\d+)\."
-    # A failed job's own log, which may say anything: between two equal lines, where --show-failed-logs is on.
-    r"|^Logfile .*:\n(?P<frame>=+)\n(?:.*\n)*?(?P=frame)$",
+    r"|^Trying to restart job (?P<again>\d+)\.",
     re.MULTILINE,
 )
+# A failed job's own log, which may say anything: between two equal lines, where --show-failed-logs is on.
+FRAME = re.compile(r"^Logfile .*:\n(?P<frame>=+)\n(?:.*\n)*?(?P=frame)$", re.MULTILINE)
 STATS = re.compile(r"^job +count\n-+ +-+\n(.*?)^total", re.MULTILINE | re.DOTALL)
+
+GAVE_UP = re.compile(r"^(Exiting because a job execution failed|At least one job did not complete)", re.MULTILINE)
 
 
 @dataclass
@@ -58,14 +60,17 @@ class Told:
 
 def read(text: str) -> Told:
     """What the log `text`, perhaps of a run that still goes on, says."""
+    text = FRAME.sub("", text)
     stats = STATS.search(text)
     rows = re.findall(r"^(\w+) +(\d+)$", stats.group(1), re.MULTILINE) if stats else []
     told = Told(jobs={rule: int(count) for rule, count in rows})
-    for event in EVENT.finditer(text):
+    # Whoever interrupts a run kills its jobs: none of them failed by itself.
+    before, interrupted, _ = text.partition("\nTerminating processes on user request")
+    for event in EVENT.finditer(before):
         _take(told, event.groupdict())
+    told.interrupted = bool(interrupted)
     told.ended = bool(re.search(r"^Complete log\(s\): ", text, re.MULTILINE))
-    told.gave_up = bool(re.search(r"^Exiting because a job execution failed", text, re.MULTILINE))
-    told.interrupted = bool(re.search(r"^Terminating processes on user request", text, re.MULTILINE))
+    told.gave_up = bool(GAVE_UP.search(text))
     return told
 
 

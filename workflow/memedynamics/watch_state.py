@@ -9,8 +9,9 @@ from pathlib import Path
 from memedynamics import figures, watch_curves, watch_eta, watch_jobs, watch_log
 from memedynamics.watch_curves import Curves
 from memedynamics.watch_failures import failures
-from memedynamics.watch_jobs import Done, Holder, Running
+from memedynamics.watch_jobs import Done, Holder
 from memedynamics.watch_log import Told
+from memedynamics.watch_processes import Running
 
 
 def state(folder: Path, project: Path, stages: dict[str, str], now: float | None = None) -> dict[str, object]:
@@ -64,7 +65,7 @@ def _how(held: Holder | None, told: Told, given_up: bool) -> str:
     if held is None:
         return "waiting"
     if told.ended:
-        return "failed" if told.gave_up or given_up else "stopped" if told.interrupted else "finished"
+        return "stopped" if told.interrupted else "failed" if told.gave_up or given_up else "finished"
     return "stopped" if held.alive is False else "running"
 
 
