@@ -164,7 +164,11 @@ def claim(logs):
     Stops where another has it, or where nothing can be written. What only prints or shows, as `plan` and `watch` do,
     may run beside it.
     """
-    if not list(workflow.persistence.all_outputfiles()):
+    kept = workflow.persistence
+    if not list(kept.all_outputfiles()):
+        # When it ends, Snakemake takes all locks in this folder away. This one has none, and those of others stay.
+        if not list(kept.all_inputfiles()):
+            kept.unlock = kept.noop
         return
     if told := disk.unwritable(HOME):
         raise WorkflowError(told)

@@ -2,6 +2,7 @@
 "use strict";
 
 const EVERY = 2000; // ms
+const FEW = 4; // rules named at most, of those that have not been seen
 const DASHES = { solid: "", dash: "7 4", dot: "2 3", dashdot: "7 3 2 3", longdash: "11 4" };
 const FONT = "Helvetica, Arial, Liberation Sans, sans-serif";
 const at = (id) => document.getElementById(id);
@@ -23,11 +24,12 @@ function whenChanged(id, data, draw) {
   draw(at(id));
 }
 
-/** A table; columns that begin with # hold numbers. */
+/** A table of the columns that hold something; those that begin with # hold numbers. */
 function table(columns, rows) {
-  const number = columns.map((column) => (column.startsWith("#") ? { class: "number" } : {}));
-  const head = columns.map((column, i) => make("th", { scope: "col", ...number[i] }, column.replace("#", "")));
-  const body = rows.map((row) => make("tr", {}, ...row.map((cell, i) => make("td", number[i], cell))));
+  const used = columns.map((_, i) => i).filter((i) => rows.some((row) => row[i] !== ""));
+  const kind = (i) => (columns[i].startsWith("#") ? { class: "number" } : {});
+  const head = used.map((i) => make("th", { scope: "col", ...kind(i) }, columns[i].replace("#", "")));
+  const body = rows.map((row) => make("tr", {}, ...used.map((i) => make("td", kind(i), row[i]))));
   return make("table", { class: "plain" }, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...body));
 }
 
@@ -74,9 +76,10 @@ function estimate(study) {
   if (seconds === null) return ["Time to go: unknown until a job has finished."];
   const how = least ? "at least" : "about";
   const end = clock(study.now + seconds, study.now);
-  const why = unseen.length ? ` Not one has finished yet of: ${unseen.join(", ")}.` : "";
-  const note = `From the jobs that have finished, and ${written(Number(parallel.toPrecision(2)))} at a time so far.${why}`;
-  return [`Time to go: ${how} ${duration(seconds)}, until ${end}.`, make("span", { class: "note" }, note)];
+  const more = unseen.length > FEW ? ` and ${unseen.length - FEW} more` : "";
+  const why = unseen.length ? ` Not one job has finished yet of ${unseen.slice(0, FEW).join(", ")}${more}.` : "";
+  const soFar = `${duration(study.now - study.began)} so far, ${parallel.toPrecision(2)} jobs at a time.${why}`;
+  return [`Time to go: ${how} ${duration(seconds)}, until ${end}.`, make("span", { class: "note" }, soFar)];
 }
 
 function stages(study) {
@@ -91,7 +94,7 @@ function stages(study) {
     stage.failed ? make("span", { class: "bad" }, String(stage.failed)) : "",
     stage.seconds ? duration(stage.seconds) : "",
   ]);
-  return table(["stage", "", "#jobs done", "#at work", "#failed", "#time of one"], rows);
+  return table(["stage", "progress", "#jobs done", "#at work", "#failed", "#time of one"], rows);
 }
 
 function failure(job) {
@@ -196,7 +199,10 @@ function show(study) {
   at("eta").hidden = study.eta === null;
   whenChanged("stages", study.stages, (box) => box.replaceChildren(...(study.stages.length ? [stages(study)] : [])));
   at("failed").hidden = !study.failures.length;
-  whenChanged("failures", study.failures, (box) => box.replaceChildren(...study.failures.map(failure)));
+  whenChanged("failures", study.failures, (box) => {
+    box.replaceChildren(...study.failures.map(failure));
+    for (const log of box.querySelectorAll("pre")) log.scrollTop = log.scrollHeight; // its end says why
+  });
   at("at-work").hidden = !study.jobs.length;
   const jobs = study.jobs.map((job) => [job.rule, job.where, duration(job.seconds), job.host ?? ""]);
   whenChanged("jobs", jobs, (box) => box.replaceChildren(table(["rule", "of", "#for", "on"], jobs)));
