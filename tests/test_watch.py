@@ -101,6 +101,11 @@ def test_unknown_until_something_has_finished(given):
     assert estimate({"score": 3}, took, busy=busy, wall=wall) == (None, None, [], False)
 
 
+def test_unknown_while_nothing_is_known_of_what_is_left():
+    assert estimate({"score": 3}, {"prepare": [10]}) == (None, None, [], False)
+    assert estimate({"score": 0}, {"score": [10]}) == (0.0, 2.0, [], False)
+
+
 def test_time_to_go_of_a_study(study, now):
     """10 + 20 + 30 s have finished and 40 s are under way in 100 s: one at a time. Left: SFT's other run, 30 s, and
     30 of GRPO's 40 steps of a second; of 4 jobs of scoring, 3, of which nothing is known.

@@ -40,8 +40,10 @@ def estimate(
         begun = under_way.get(rule, [])
         work += (mean or 0.0) * max(0, left[rule] - len(begun))
         work += sum(max(0.0, (mean or 0.0) - so_far) if to_go is None else to_go for so_far, to_go in begun)
-    unseen = [rule for rule in means if not took.get(rule)]
-    return Estimate(work / parallel, parallel, unseen, None in means.values())
+    unseen, least = [rule for rule in means if not took.get(rule)], None in means.values()
+    if least and not work:  # of all that is left nothing is known
+        return Estimate(None, None, [], False)
+    return Estimate(work / parallel, parallel, unseen, least)
 
 
 def _mean(rule: str, stages: Mapping[str, str], took: Mapping[str, list[float]]) -> float | None:

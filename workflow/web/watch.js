@@ -73,7 +73,7 @@ function said(study) {
 function estimate(study) {
   if (study.eta === null) return [];
   const { seconds, parallel, unseen, least } = study.eta;
-  if (seconds === null) return ["Time to go: unknown until a job has finished."];
+  if (seconds === null) return ["Time to go: unknown until more has finished."];
   const how = least ? "at least" : "about";
   const end = clock(study.now + seconds, study.now);
   const more = unseen.length > FEW ? ` and ${unseen.length - FEW} more` : "";
