@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 STORAGE := .environments/storage/.made-from-$(shell cksum < envs/storage.txt | cut -d' ' -f1)
 
-.PHONY: demo test long check setup storage lock
+.PHONY: demo watch test long check setup storage lock
 .DEFAULT_GOAL := demo
 
 setup: $(STAMP)
@@ -35,11 +35,18 @@ demo: setup
 	@snakemake --cores $(CORES) --quiet rules host --rerun-incomplete
 	@python workflow/scripts/overview.py results/demo
 
+# Follow a running study in a browser: make watch, make watch STUDY=hateful_memes PORT=8700.
+STUDY ?= demo
+
+watch: setup
+	@python -B workflow/scripts/watch.py "results/$(STUDY)" $(if $(PORT),--port $(PORT))
+
 check: setup
 	ruff format --check .
 	ruff check .
 	snakefmt --check Snakefile rules
 	snakemake --lint
+	oxlint --deny-warnings workflow/web
 
 test: check storage
 	snakemake --cores 1 --quiet rules host -- llamafactory_env

@@ -25,12 +25,13 @@ include: "rules/extracts.smk"
 include: "rules/analyses.smk"
 include: "rules/figures.smk"
 include: "rules/paper.smk"
+include: "rules/report.smk"
 include: "rules/export.smk"
 include: "rules/planning.smk"
 
 
 onstart:
-    claim()
+    claim(log)
 
 
 onerror:

@@ -111,7 +111,8 @@ def code_of(script):
     names = ["main", "llamafactory"] if "llamafactory" in script else ["main"]
     pins = [Path(workflow.basedir, f"envs/{name}.txt") for name in names] if STUDY.strict_env else []
     here = Path(workflow.basedir)
-    return fingerprint(here / script, here / "workflow/memedynamics", rewards=own, verbatim=pins)
+    pages = sorted((here / "workflow/web").iterdir()) if "scripts/report_" in script else []
+    return fingerprint(here / script, here / "workflow/memedynamics", rewards=own, verbatim=[*pins, *pages])
 
 
 class Argument(dict):
@@ -158,16 +159,21 @@ def job_argument(rule, script, cfg, aside, folders, wildcards, input, output, th
     return Argument(json.dumps(job, ensure_ascii=True))
 
 
-def claim():
-    """Keep the study to this Snakemake while it runs; stops where another has it, or where nothing can be written.
+def claim(logs):
+    """Keep the study to this Snakemake, which writes `logs`, while it runs.
 
-    What only prints, as `plan` does, may run beside it.
+    Stops where another has it, or where nothing can be written. What only prints or shows, as `plan` and `watch` do,
+    may run beside it.
     """
-    if not list(workflow.persistence.all_outputfiles()):
+    kept = workflow.persistence
+    if not list(kept.all_outputfiles()):
+        # When it ends, Snakemake takes all locks in this folder away. This one has none, and those of others stay.
+        if not list(kept.all_inputfiles()):
+            kept.unlock = kept.noop
         return
     if told := disk.unwritable(HOME):
         raise WorkflowError(told)
-    HELD.append(or_stop(lock.hold_study, HOME))
+    HELD.append(or_stop(lock.hold_study, HOME, next(iter(logs), "")))
 
 
 def named(files):
@@ -378,6 +384,10 @@ ANALYSES = [
     *(["merge_path"] if STUDY.merge_path.pairs else []),
     *(["parity"] if TWINS else []),
 ]
+# The report: its pages (file, name in the header), what they share, and what the first one is told.
+PAGES = [["index.html", "Summary"]]
+SHELL = ["style.css", "load.js", "filters.js"]
+REPORT = {"study": plain(STUDY), "in_domain": IN_DOMAIN, "notes": UNMATCHED, "pages": PAGES}
 # Where analyses find what they reduce: folders for the scripts, the same file by file for Snakemake.
 SCORED = ["base/seed0", *RUN_NAMES]
 FOLDERS = {

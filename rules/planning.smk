@@ -10,6 +10,16 @@ rule plan:
         "python {params.script} {params.job:q} 2>&1 | tee {log}"
 
 
+# Shows and writes nothing, no log either: it may run beside the Snakemake that it follows.
+rule watch:
+    handover: True
+    params:
+        script="workflow/scripts/watch.py",
+        folder=HOME,
+    shell:
+        "python -B {params.script} {params.folder:q}"
+
+
 # A trial's own end: what each rule cost, for `plan` to extrapolate from.
 rule extrapolate:
     input:

@@ -65,6 +65,12 @@ def test_a_failed_cluster_job(tmp_path):
     assert failures.failed_logs(text + text) == [Path("logs/x 1.log"), Path("logs/y.log")]
 
 
+def test_a_job_that_was_killed_where_snakemake_says_little():
+    """With `--quiet rules` only the command is told, and a job that a signal ended has no exit status there."""
+    text = "Command 'python x.py '{}' > logs/x.log 2>&1' died with <Signals.SIGKILL: 9>.\n"
+    assert failures.failed_logs(text) == [Path("logs/x.log")]
+
+
 def test_last_words(tmp_path):
     log = tmp_path / "job.log"
     assert failures.last_words(log) == ""

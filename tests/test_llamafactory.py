@@ -266,16 +266,19 @@ def test_what_is_known_of_the_first_loss(
     assert first_loss(made, own, known) == expected
 
 
-def test_another_first_loss_ends_the_run() -> None:
-    """PiSSA's 0.6955 at step 1; later, or without an expectation, a loss may be anything finite."""
+def test_another_first_loss_ends_the_run(tmp_path: Path) -> None:
+    """PiSSA's 0.6955 at step 1; later, or without an expectation, a loss may be anything finite. All of it is noted."""
     args, control = TrainingArguments(output_dir="x", report_to="none"), TrainerControl()
-    study = Study({"milestones": "x", "first_loss": math.log(2)})
+    milestones = str(tmp_path / "milestones")
+    study = Study({"milestones": milestones, "first_loss": math.log(2)})
     study.on_log(args, TrainerState(global_step=1), control, {"loss": 0.6931})
     study.on_log(args, TrainerState(global_step=2), control, {"loss": 0.6})
     study.on_log(args, TrainerState(global_step=1), control, {"train_runtime": 3.0})
     with pytest.raises(SystemExit, match="first loss is 0.695500, not 0.693147: the policy does not start at its ref"):
         study.on_log(args, TrainerState(global_step=1), control, {"loss": 0.6955})
-    Study({"milestones": "x", "first_loss": None}).on_log(args, TrainerState(global_step=1), control, {"loss": 3.0})
+    study = Study({"milestones": milestones, "first_loss": None})
+    study.on_log(args, TrainerState(global_step=1), control, {"loss": 3.0})
+    assert [json.loads(line).get("loss") for line in (tmp_path / "live.jsonl").open()] == [0.6931, 0.6, None, 0.6955, 3]
 
 
 # Its environment and process.

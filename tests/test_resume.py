@@ -15,7 +15,7 @@ import pytest
 from polars.testing import assert_frame_equal
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from memedynamics import callbacks, runs, tables
+from memedynamics import callbacks, live, runs, tables
 from memedynamics.errors import InputError
 from tiny_study import ROOT, outputs, train, write_study
 
@@ -79,6 +79,13 @@ def same(found: dict[str, Path], expected: dict[str, Path]) -> None:
         for run in (found, expected)
     ]
     assert_frame_equal(*untimed, check_exact=True)
+    assert watched(found) == watched(expected)
+
+
+def watched(run: dict[str, Path]) -> list[tuple[float, ...]]:
+    """Step, of how many, and loss of every row that was written while it trained."""
+    rows = live.rows(run["run"].parent / "work" / live.FILE)
+    return [(row["step"], row["max_steps"], row["loss"]) for row in rows]
 
 
 def test_a_killed_run_ends_like_an_uninterrupted_one(

@@ -9,13 +9,14 @@ import polars as pl
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
+from polars.testing import assert_frame_equal
 from safetensors.torch import load_file
 from torch import nn
 from transformers.utils import ModelOutput
 
 import tiny_models
+from memedynamics import live, tables
 from memedynamics import runs as runs_module
-from memedynamics import tables
 from memedynamics.adapters import peft_config
 from memedynamics.config import Adapter, Sampling
 from memedynamics.errors import InputError
@@ -243,6 +244,15 @@ def test_history_keeps_trls_names_at_every_step(kind: str, metrics: set[str], ru
     total = json.loads(runs[kind]["run"].read_text())["total_steps"]
     assert metrics <= set(history["metric"])
     assert history.filter(metric="loss")["step"].to_list() == list(range(1, total + 1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_watched_while_it_trains_is_the_history(kind: str, runs: dict[str, dict[str, Path]]) -> None:
+    rows = live.rows(runs[kind]["run"].parent / "work" / live.FILE)
+    known = tables.read(runs[kind]["history"], "history").select("step", "metric", "value")
+    told = runs_module.history([{name: row[name] for name in row.keys() - {"at", "max_steps"}} for row in rows])
+    assert_frame_equal(told, known, check_exact=True)
+    assert {row["max_steps"] for row in rows} == {len(rows)}
 
 
 @pytest.mark.parametrize("kind", KINDS)

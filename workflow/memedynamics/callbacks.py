@@ -16,7 +16,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.utils import RepeatSampler
 
-from memedynamics import checkpoints, checksums, milestones, processes, trained_on
+from memedynamics import checkpoints, checksums, live, milestones, processes, trained_on
 from memedynamics.errors import InputError
 from memedynamics.job import is_first_process, progress
 from memedynamics.vlm import bare
@@ -229,6 +229,32 @@ class History(TrainerCallback):
                     f"training diverged: {metric} is {logs[metric]} at step {state.global_step} of "
                     f"{state.max_steps}; lower learning_rate or max_grad_norm"
                 )
+
+
+class Live(TrainerCallback):
+    """Writes down in `folder` what is logged, as it is logged (module `live`)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Begin a new row."""
+        if state.is_world_process_zero:
+            live.begin(self.folder)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **kwargs: object,
+    ) -> None:
+        """Write a row."""
+        if state.is_world_process_zero:
+            live.note(self.folder, state.global_step, state.max_steps, logs)
 
 
 class Progress(TrainerCallback):

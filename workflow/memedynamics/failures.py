@@ -18,7 +18,9 @@ def last_words(log: Path, lines: int = 15) -> str:
 def failed_logs(text: str) -> list[Path]:
     """The job logs that Snakemake's own log, `text`, names as failed, each once."""
     # A job of this machine names its log in the failed command, one on a cluster in the message about it.
-    found = re.findall(r"> (\S+) 2>&1' returned non-zero|^\s*log: (.+?) \(check log file", text, re.MULTILINE)
+    found = re.findall(
+        r"> (\S+) 2>&1' (?:returned non-zero|died with)|^\s*log: (.+?) \(check log file", text, re.MULTILINE
+    )
     found = [local or elsewhere for local, elsewhere in found]
     return list(dict.fromkeys(Path(name) for line in found for name in line.split(", ")))
 

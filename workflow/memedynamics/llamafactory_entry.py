@@ -18,7 +18,7 @@ from pathlib import Path
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from memedynamics import milestones
+from memedynamics import live, milestones
 
 # A line that begins so says which step is done, and is for the job that listens, not for its log.
 STEP = "memedynamics step "
@@ -47,6 +47,7 @@ class Study(TrainerCallback):
         self.boundary = int(state.logging_steps)
         state.save_steps = self.boundary * math.ceil(state.save_steps / self.boundary)
         signal.signal(signal.SIGTERM, self._terminate)
+        live.begin(self.folder.parent)
         if state.global_step == 0:
             self._save(model, 0)
         self._tell(state)
@@ -71,7 +72,10 @@ class Study(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict, **kwargs: object
     ) -> None:
-        """Stop on a first loss that shows another start or reference, and on a loss or gradient that is not finite."""
+        """Write the numbers down for who watches, and stop on a first loss that shows another start or reference, and
+        on a loss or gradient that is not finite.
+        """
+        live.note(self.folder.parent, state.global_step, state.max_steps, logs)
         expected = self.settings["first_loss"]
         # Later, or where several steps are one log, the policy has moved.
         if expected is not None and state.global_step == 1 and abs(logs.get("loss", expected) - expected) > TOLERANCE:

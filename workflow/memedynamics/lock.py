@@ -22,18 +22,20 @@ PATIENCE = 1.0  # seconds: another Snakemake may look at the lock while it is ta
 UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
-def hold_study(root: Path) -> TextIO:
+def hold_study(root: Path, log: str = "") -> TextIO:
     """Take the study in `root` for this process until it ends or closes what this returns.
 
+    `log`, where this Snakemake writes its own, stands below the process for who watches the study (`holder`).
     Raises InputError naming the process that has it.
     """
     root.mkdir(parents=True, exist_ok=True)
     held, began = (root / RUNNING).open("a+"), time.monotonic()
     while not _take(held):
         if time.monotonic() - began > PATIENCE:
-            raise InputError(f"{root}: {_said(held)} is at work on this study; wait for it or end it, and run again")
+            who = _said(held).partition("\n")[0]
+            raise InputError(f"{root}: {who} is at work on this study; wait for it or end it, and run again")
         time.sleep(0.05)
-    _say(held, _me())
+    _say(held, f"{_me()}\n{log}")
     return held
 
 

@@ -5,6 +5,7 @@
 """
 
 import math
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -76,7 +77,8 @@ def trainer(
     model: ScalarModel, processor: ProcessorMixin, rows: pl.DataFrame, config: TrainingArguments
 ) -> RewardTrainer:
     """The trainer of `model` on the pairs in `rows` (examples.training_rows)."""
-    hooks = [callbacks.History(counts_on=True), callbacks.Progress("REWARD MODEL")]
+    watched = callbacks.Live(Path(config.output_dir))
+    hooks = [watched, callbacks.History(counts_on=True), callbacks.Progress("REWARD MODEL")]
     collate = reward_model.collator(model.policy, processor)
     made = RewardTrainer(model, config, collate, rows.to_dicts(), callbacks=hooks)
     made.remove_callback(PrinterCallback)

@@ -22,13 +22,14 @@ from memedynamics.vlm import bare, load_model, remembered_pictures
 
 
 def hooks(kind: Kind, config: Config, fractions: list[float], work: Path, run: Path) -> list[TrainerCallback]:
-    """The callbacks of a run: milestones under `work`, a checked history, exact checkpoints, a progress bar.
+    """The callbacks of a run: milestones and live metrics under `work`, a checked history, exact checkpoints, a bar.
 
     TensorBoard's own callback, where `report_to` asks for it, writes beside run.json (`run`), not into `work`.
     """
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.parent / "tensorboard"))
     found = [
         callbacks.Milestones(fractions, work / "milestones"),
+        callbacks.Live(work),  # before the history is checked: a number that is not finite is seen too
         callbacks.History(counts_on=isinstance(config, DRAWING)),
         callbacks.Progress(kind.upper()),
         callbacks.Checkpoints(boundary(config)),
