@@ -7,7 +7,7 @@ loaded("memes/index").then((given) => {
   const byKey = new Map(index.ids.map((_, meme) => [index.key(meme), meme]));
   const numbers = new Intl.NumberFormat("en");
   const said = document.getElementById("memes-count");
-  const controls = [...document.querySelectorAll("#memes-tools [data-key]")];
+  const controls = [...document.querySelectorAll("main [data-key]")];
   const blur = document.getElementById("memes-blur");
   const detail = memeDetail(document.getElementById("memes-detail"), index);
   const list = windowedList(document.getElementById("memes-list"), ROW, row, (meme) => filters.put("meme", index.key(meme)));
@@ -24,4 +24,46 @@ loaded("memes/index").then((given) => {
     }
     return [...found].map(([name, signs]) => element("span", {}, `${name} ${signs}`));
   }
+
+  function row(meme) {
+    const source = index.picture(meme, false);
+    const image = element("div", { class: isBlurred() ? "memes-thumb memes-blurred" : "memes-thumb" });
+    if (source) image.append(element("img", { src: source, alt: "" }));
+    const { dataset, split } = index.split(meme);
+    const where = [index.label(meme), ...index.groupsOf(meme), `${dataset} ${split}`].join(" · ");
+    const words = element(
+      "div",
+      { class: "memes-words" },
+      element("div", { class: "memes-caption", dir: "auto" }, index.texts[meme] || "(no caption)"),
+      element("div", { class: "memes-verdicts" }, ...verdicts(meme)),
+      element("div", { class: "memes-where" }, where),
+    );
+    return element("div", { class: "memes-row" }, ...(source ? [image, words] : [words]));
+  }
+
+  function follow() {
+    for (const control of controls) {
+      const state = filters.get(control.dataset.key);
+      if (control.type === "checkbox") control.checked = state === control.value;
+      else if (control !== document.activeElement || !state) control.value = state;
+    }
+    if (blur) blur.checked = isBlurred();
+    const memes = index.found();
+    const chosen = byKey.get(filters.get("meme")) ?? null;
+    said.textContent = `${numbers.format(memes.length)} of ${numbers.format(index.ids.length)} memes`;
+    list.show(memes, chosen);
+    detail.show(chosen, isBlurred());
+  }
+
+  for (const control of controls) {
+    const state = () => (control.type === "checkbox" && !control.checked ? "" : control.value);
+    control.addEventListener("input", () => filters.put(control.dataset.key, state()));
+  }
+  blur?.addEventListener("change", () => filters.put("blur", blur.checked ? "on" : "off"));
+  for (const form of document.querySelectorAll("main form")) {
+    form.addEventListener("submit", (event) => event.preventDefault());
+  }
+  filters.subscribe(follow);
+}).catch((error) => {
+  document.getElementById("memes-count").textContent = error.message;
 });

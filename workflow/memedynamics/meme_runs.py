@@ -1,0 +1,66 @@
+"""Whose answers the memes browser shows: the files of each run, in the order of every figure, the base first."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from memedynamics import figures, gather
+from memedynamics.meme_flags import Run
+
+BASE_RUN: Run = (gather.BASE, None)
+
+
+class Sources(NamedTuple):
+    """A run's files; the base's own traces and responses are of no use here."""
+
+    samples: Sequence[Path]
+    traces: Sequence[Path]
+    responses: Sequence[Path]
+    attention: Sequence[Path]
+
+
+def sources(**paths: Iterable[Path]) -> dict[Run, Sources]:
+    """The files of all runs, by method and seed; `paths`: the fields of `Sources`, files or folders of all runs."""
+    found = {name: gather.by_run(given) for name, given in paths.items()}
+    order = figures.ordered([method for method, _ in found["samples"]])
+    runs = sorted(found["samples"], key=lambda run: (order.index(run[0]), run[1] or 0))
+    return {run: Sources(**{name: of_run.get(run, []) for name, of_run in found.items()}) for run in runs}
+
+
+def described(runs: Sequence[Run]) -> list[dict]:
+    """Of each run: `key` (its folder of pieces), method, the method's name and colour, and seed.
+
+    The seed is empty where it says nothing: of the base, and of runs trained elsewhere, which stand as seed 0 beside
+    methods that have other seeds.
+    """
+    palette, own = figures.colours([method for method, _ in runs]), _seeds(runs)
+    return [
+        {
+            "key": gather.BASE if (method, seed) == BASE_RUN else f"{method}/seed{seed}",
+            "method": method,
+            "name": figures.name(method),
+            "colour": palette[method],
+            "seed": seed if seed in own else None,
+        }
+        for method, seed in runs
+    ]
+
+
+def _seeds(runs: Sequence[Run]) -> set[int | None]:
+    """The seeds of the method that has most of them."""
+    most = Counter(method for method, _ in runs if method != gather.BASE).most_common(1)[0][0]
+    shared = {seed for method, seed in runs if method == most}
+    trained = {seed for _, seed in runs if seed}
+    return trained if shared == {0} and trained else shared | trained
+
+
+def filters(described: Sequence[Mapping], splits: Sequence[Mapping]) -> dict[str, list]:
+    """What the page's filters choose from, for `report_page.study_filters`."""
+    seeds = {run["seed"] for run in described} - {None}
+    return {
+        "method": list(dict.fromkeys(run["method"] for run in described[1:])),
+        "seed": sorted(seeds),
+        "dataset": list(dict.fromkeys(split["dataset"] for split in splits)),
+        "split": list(dict.fromkeys(split["split"] for split in splits)),
+    }
