@@ -40,6 +40,7 @@ check: setup
 	ruff check .
 	snakefmt --check Snakefile rules
 	snakemake --lint
+	oxlint --deny-warnings workflow/web
 
 test: check storage
 	snakemake --cores 1 --quiet rules host -- llamafactory_env

@@ -21,6 +21,7 @@ include: "rules/scoring.smk"
 include: "rules/extracts.smk"
 include: "rules/analyses.smk"
 include: "rules/figures.smk"
+include: "rules/report.smk"
 include: "rules/export.smk"
 include: "rules/planning.smk"
 

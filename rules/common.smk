@@ -110,7 +110,8 @@ def code_of(script):
     names = ["main", "llamafactory"] if "llamafactory" in script else ["main"]
     pins = [Path(workflow.basedir, f"envs/{name}.txt") for name in names] if STUDY.strict_env else []
     here = Path(workflow.basedir)
-    return fingerprint(here / script, here / "workflow/memedynamics", rewards=own, verbatim=pins)
+    pages = sorted((here / "workflow/web").iterdir()) if "scripts/report_" in script else []
+    return fingerprint(here / script, here / "workflow/memedynamics", rewards=own, verbatim=[*pins, *pages])
 
 
 class Argument(dict):
@@ -369,6 +370,10 @@ ANALYSES = [
     *(["merge_path"] if STUDY.merge_path.pairs else []),
     *(["parity"] if TWINS else []),
 ]
+# The report: its pages (file, name in the header), what they share, and what the first one is told.
+PAGES = [["index.html", "Summary"]]
+SHELL = ["style.css", "load.js", "filters.js"]
+REPORT = {"study": plain(STUDY), "in_domain": IN_DOMAIN, "notes": UNMATCHED, "pages": PAGES}
 # Where analyses find what they reduce: folders for the scripts, the same file by file for Snakemake.
 SCORED = ["base/seed0", *RUN_NAMES]
 FOLDERS = {

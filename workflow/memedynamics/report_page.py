@@ -1,7 +1,8 @@
 """The shell that the report's pages share: header, filters, style, and how data reach a page that is opened from disk.
 
 A page is a template in workflow/web that extends base.html.j2, rendered by `render` into report/<page>.html; beside it
-lies report/assets/. A template fills these blocks:
+lies report/assets/: what all pages share, made by the rule report_shell, and a folder for each page's own files, which
+its rule declares as an output (assets/index, assets/memes). A template fills these blocks:
 
     content        the page; sections are <section id="…">, each with its <h2>
     aside          optional, left of it: <nav class="sections" aria-label="Sections"><ol>…
@@ -9,7 +10,8 @@ lies report/assets/. A template fills these blocks:
     title, footer  optional
 
 and is told, besides what the page itself needs: `study`, `pages` and `here` (the pages there are, and this one),
-`filters`, `commit`, `sheets` and `scripts` (names of further files in assets/; load.js and filters.js come first).
+`filters`, `commit`, `sheets` and `scripts` (further files in assets/, as index/tables.js; load.js and filters.js come
+first).
 Everything is escaped by Jinja; no page may mark a text as safe. Inline scripts do not run (Content-Security-Policy):
 JavaScript lies in files, data in script files that `deliver` writes and `loaded(name)` of load.js reads on demand.
 
@@ -30,7 +32,6 @@ import jinja2
 from memedynamics import figures
 
 WEB = Path(__file__).parents[1] / "web"
-SHELL = ("style.css", "load.js", "filters.js")
 LABELS = {"method": "Method", "seed": "Seed", "dataset": "Dataset", "split": "Split", "milestone": "Milestone"}
 
 
@@ -39,9 +40,6 @@ class Page(NamedTuple):
 
     href: str
     label: str
-
-
-SUMMARY, MEMES = Page("index.html", "Summary"), Page("memes.html", "Memes")
 
 
 class Choice(NamedTuple):
@@ -61,7 +59,10 @@ class Filter(NamedTuple):
 
 
 def study_filters(values: Mapping[str, Sequence[str | int | float]]) -> list[Filter]:
-    """The filters over `values`, by name of filter (keys of LABELS); those with one value or none are left out."""
+    """The filters over `values`, by name of filter (keys of LABELS); those with one value or none are left out.
+
+    The base is no choice of the method's: what it did stands beside all others.
+    """
     found = [Filter(name, LABELS[name], _choices(name, values.get(name, []))) for name in LABELS]
     return [each for each in found if len(each.choices) > 1]
 
@@ -84,17 +85,17 @@ def render(template: str, here: Page, **given: object) -> str:
     return environment.get_template(template).render(here=here, **{"sheets": [], "scripts": [], "commit": "", **given})
 
 
-def copy_assets(folder: Path, names: Iterable[str] = ()) -> None:
-    """Copy the shell's assets and those of workflow/web called `names` into `folder`, a report's assets/."""
+def copy_assets(folder: Path, names: Iterable[str]) -> None:
+    """Copy the files of workflow/web called `names` into `folder`, assets/ or a page's own folder in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in [*SHELL, *names]:
+    for name in names:
         shutil.copyfile(WEB / name, folder / name)
 
 
 def deliver(folder: Path, name: str, payload: object) -> None:
     """Write `payload` (JSON) as the script file <name>.js of `folder`, a report's assets/, for `loaded(name)`.
 
-    `name` may lead into a subfolder (memes/12). Packed, since tables and figures repeat themselves: a tenth of
+    `name` leads into the page's own folder (memes/12). Packed, since tables and figures repeat themselves: a tenth of
     the size. NaN is not JSON: raises ValueError.
     """
     if not re.fullmatch(r"[\w./-]+", name):

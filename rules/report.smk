@@ -1,0 +1,47 @@
+# What all of the report's pages share; each page's own files lie in a folder of assets/ of its own.
+rule report_shell:
+    output:
+        assets=[f"{ROOT}/report/assets/{name}" for name in SHELL],
+    log:
+        f"{ROOT}/logs/report/shell.log",
+    localrule: True
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    params:
+        **task("report_shell"),
+    shell:
+        "python {params.script} {params.job:q} > {log} 2>&1"
+
+
+rule report_index:
+    input:
+        FOLDERS["runs"],
+        collect(f"{ROOT}/figures/{{name}}.json", name=ANALYSES),
+        tables=collect(f"{ROOT}/analyses/{{name}}.parquet", name=ANALYSES),
+        quality=[f"{ROOT}/data/{name}/quality.parquet" for name in USED],
+        rejected=[f"{ROOT}/data/{name}/rejected.parquet" for name in USED],
+    output:
+        page=f"{ROOT}/report/index.html",
+        assets=directory(f"{ROOT}/report/assets/index"),
+        tables=directory(f"{ROOT}/report/tables"),
+    log:
+        f"{ROOT}/logs/report/index.log",
+    localrule: True
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(30),
+    params:
+        **task("report_index", cfg=REPORT, aside={"root": ROOT}, runs=FOLDERS["runs"], drawings=f"{ROOT}/figures"),
+    shell:
+        "python {params.script} {params.job:q} > {log} 2>&1"
+
+
+rule report:
+    input:
+        rules.report_shell.output,
+        rules.report_index.output,
+    localrule: True
