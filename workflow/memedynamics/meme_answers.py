@@ -10,6 +10,7 @@ import polars as pl
 
 from memedynamics import attention_frames, gather
 from memedynamics.keys import MEME
+from memedynamics.meme_runs import Sources
 from memedynamics.perturbations import CLEAN
 
 LAST = pl.col("fraction") == pl.col("fraction").max()
@@ -33,9 +34,9 @@ def answers(samples: Sequence[Path]) -> pl.DataFrame:
     table = gather.scan(samples, "samples").filter(LAST)
     lists = [pl.col(name).sort_by("sample") for name in ("answer", "correct", "format_ok")]
     lists.append(_thousandths("p_hateful").sort_by("sample"))
-    every = table.group_by(MEME).agg(*lists)
+    lists = table.group_by(MEME).agg(*lists)
     first = table.filter(FIRST).select(*MEME, "token_ids", "finish_reason", "forced")
-    return _strings(every.join(first, on=MEME, how="left")).collect(engine="streaming")
+    return _strings(lists.join(first, on=MEME, how="left")).collect(engine="streaming")
 
 
 def distances(traces: Sequence[Path]) -> pl.DataFrame:
@@ -70,15 +71,22 @@ def on_base(responses: Sequence[Path]) -> pl.DataFrame:
     return _strings(table.select(*MEME, _thousandths("p_hateful").alias("p_on_base"))).collect(engine="streaming")
 
 
-def looks(extract: Path) -> pl.DataFrame:
+def looks(extracts: Sequence[Path]) -> pl.DataFrame:
     """A row a meme that attention was read for: `cells`, its share on each of the picture's 4×4 cells, in 1/10,000.
 
     Of the prompt's last token on the clean picture, mean over heads and layers.
     """
-    table = gather.scan([extract], "extract_attention")
-    table = table.filter(perturbation=CLEAN, head="mean", policy="trained", fraction=last([extract]))
+    table = gather.scan(extracts, "extract_attention")
+    table = table.filter(perturbation=CLEAN, head="mean", policy="trained", fraction=last(extracts))
     cells = pl.concat_list((pl.col(cell) * 10 * THOUSAND).round().cast(pl.Int32) for cell in attention_frames.CELLS)
     return attention_frames.over_layers(table).select(pl.col(MEME).cast(pl.String), cells=cells)
+
+
+def every(of: Sources) -> list[pl.DataFrame]:
+    """What a run's files say of each meme: `answers`, and where there are any `distances`, `on_base` and `looks`."""
+    found = [answers(of.samples)]
+    found += [distances(of.traces), on_base(of.responses)] if of.traces else []
+    return [*found, *([looks(of.attention)] if of.attention else [])]
 
 
 def _thousandths(name: str) -> pl.Expr:

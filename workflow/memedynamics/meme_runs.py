@@ -1,7 +1,7 @@
 """Whose answers the memes browser shows: the files of each run, in the order of every figure, the base first."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,19 +48,6 @@ def described(runs: Sequence[Run]) -> list[dict]:
 
 
 def _seeds(runs: Sequence[Run]) -> set[int | None]:
-    """The seeds of the method that has most of them."""
-    most = Counter(method for method, _ in runs if method != gather.BASE).most_common(1)[0][0]
-    shared = {seed for method, seed in runs if method == most}
-    trained = {seed for _, seed in runs if seed}
-    return trained if shared == {0} and trained else shared | trained
-
-
-def filters(described: Sequence[Mapping], splits: Sequence[Mapping]) -> dict[str, list]:
-    """What the page's filters choose from, for `report_page.study_filters`."""
-    seeds = {run["seed"] for run in described} - {None}
-    return {
-        "method": list(dict.fromkeys(run["method"] for run in described[1:])),
-        "seed": sorted(seeds),
-        "dataset": list(dict.fromkeys(split["dataset"] for split in splits)),
-        "split": list(dict.fromkeys(split["split"] for split in splits)),
-    }
+    """The seeds that tell runs apart: those of the method with most runs, or of any but 0."""
+    most = Counter(method for method, _ in runs[1:]).most_common(1)[0][0]
+    return {seed for method, seed in runs if method == most or seed} - {None}

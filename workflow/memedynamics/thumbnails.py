@@ -72,3 +72,8 @@ def _whole(source: Path, target: Path) -> None:
         return
     except OSError:
         shutil.copyfile(source, target.with_suffix(ending))
+
+
+def endings(folders: Iterable[Path]) -> dict[str, str]:
+    """The ending of every whole picture in `folders`, by its name: the first DIGITS digits of its digest."""
+    return {file.stem: file.suffix for folder in folders for file in (folder / WHOLE).glob("*/*")}

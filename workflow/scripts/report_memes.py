@@ -1,9 +1,14 @@
 """The memes browser: its page, its index, and the pieces of what every policy answered."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from memedynamics import gather, meme_answers, meme_pieces, meme_runs, meme_tokens, report_page, tables, thumbnails
+from memedynamics import gather, meme_answers, meme_page, meme_pieces, meme_runs, meme_tokens, report_page, tables
 from memedynamics.job import progress, run
+from memedynamics.report_page import Page
+from memedynamics.thumbnails import Pictures, endings
+
+DATA = [*gather.MEME, "text", "label", "groups", "image_sha256"]
 
 
 def main(
@@ -16,25 +21,27 @@ def main(
     model: Path,
     page: Path,
     pieces: Path,
-    images: thumbnails.Pictures,
+    study: str,
+    pages: list[tuple[str, str]],
+    images: Pictures,
     blur: bool,
-    pictures: list[Path] = [],  # noqa: B006
+    pictures: Sequence[Path] = (),
 ) -> None:
-    """Pieces are written a run at a time: no more than one run's answers are in memory."""
+    """A run at a time: the answers of no more than one are in memory."""
     runs = meme_runs.sources(samples=[*base, *samples], traces=traces, responses=responses, attention=attention)
     assets, tokenizer = pieces.parent, meme_tokens.load(model)
-    everything = tables.read_all(data, "data", [*gather.MEME, "text", "label", "groups", "image_sha256"])
+    everything = tables.read_all(data, "data", DATA)
     counts = {name: meme_answers.counts(of.samples) for name, of in runs.items()}
     memes = meme_pieces.listed(everything, counts)
-    looked = meme_answers.looks(runs[meme_runs.BASE_RUN].attention)
-    described = meme_runs.described(list(runs))
-    index = meme_pieces.index(memes, everything, counts, looked)
-    shown = {"images": images, "blur": blur, "endings": thumbnails.endings(pictures, index["pictures"])}
-    report_page.deliver(assets, f"{pieces.name}/index", index | shown | {"runs": described})
-    for name, of in progress(zip(described, runs.values(), strict=True), "memes", len(runs)):
-        for number, piece in meme_pieces.pieces(memes, meme_answers.everything(of), tokenizer):
-            report_page.deliver(assets, f"{pieces.name}/{name['key']}/{number}", piece)
-    page.write_text(meme_pieces.page(index, described, images))
+    index = meme_pieces.index(memes, everything, counts, meme_answers.looks(attention[:1]))
+    index |= {"runs": meme_runs.described(list(runs)), "images": images, "blur": blur}
+    index |= {"endings": [endings(pictures)[name] for name in index["pictures"]]} if images == "full" else {}
+    report_page.copy_assets(pieces, [*meme_page.SHEETS, *meme_page.SCRIPTS])
+    report_page.deliver(assets, f"{pieces.name}/index", index)
+    for told, of in progress(zip(index["runs"], runs.values(), strict=True), "memes", len(runs)):
+        for number, piece in meme_pieces.pieces(memes, meme_answers.every(of), tokenizer):
+            report_page.deliver(assets, f"{pieces.name}/{told['key']}/{number}", piece)
+    page.write_text(meme_page.page(index, study, [Page(*each) for each in pages], images))
 
 
 if __name__ == "__main__":

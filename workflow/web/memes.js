@@ -10,9 +10,20 @@ loaded("memes/index").then((given) => {
   const controls = [...document.querySelectorAll("main [data-key]")];
   const blur = document.getElementById("memes-blur");
   const detail = memeDetail(document.getElementById("memes-detail"), index);
-  const list = windowedList(document.getElementById("memes-list"), ROW, row, (meme) => filters.put("meme", index.key(meme)));
+  const list = windowedList(document.getElementById("memes-list"), ROW, row, choose);
+  let soon = 0;
 
   const isBlurred = () => (filters.get("blur") || (index.blur ? "on" : "off")) === "on";
+
+  // Shortly after: an arrow key that is held down passes by many memes.
+  function choose(meme, pointed) {
+    clearTimeout(soon);
+    soon = setTimeout(() => {
+      filters.put("meme", index.key(meme));
+      // On a narrow screen the meme is below the list.
+      if (pointed && matchMedia("(max-width: 900px)").matches) document.getElementById("memes-options").scrollIntoView();
+    }, pointed ? 0 : 60);
+  }
 
   // Right, wrong or unanswered at each seed that is shown, method by method.
   function verdicts(meme) {

@@ -1,7 +1,8 @@
 /* A list of thousands of rows of which only those on the screen are in the page.
 
    windowedList(box, height, draw, choose)   box: the element with role listbox; height: px of a row; draw(item): the
-                                             row's element; choose(item): called when a row is chosen
+                                             row's element; choose(item, pointed): called when a row is
+                                             chosen, by pointer or by key
      .show(items, chosen)                    shows other items, `chosen` among them marked
 */
 "use strict";
@@ -23,7 +24,7 @@ globalThis.windowedList = (box, height, draw, choose) => {
     drawn.setAttribute("aria-selected", String(place === chosen));
     drawn.setAttribute("aria-setsize", items.length);
     drawn.setAttribute("aria-posinset", place + 1);
-    drawn.addEventListener("click", () => pick(place));
+    drawn.addEventListener("click", () => pick(place, true));
     return drawn;
   }
 
@@ -42,12 +43,12 @@ globalThis.windowedList = (box, height, draw, choose) => {
     if (top + height > box.scrollTop + box.clientHeight) box.scrollTop = top + height - box.clientHeight;
   }
 
-  function pick(place) {
+  function pick(place, pointed) {
     if (place < 0 || place >= items.length) return;
     chosen = place;
     reveal(place);
     render();
-    choose(items[place]);
+    choose(items[place], pointed);
   }
 
   box.addEventListener("keydown", (event) => {
@@ -55,7 +56,7 @@ globalThis.windowedList = (box, height, draw, choose) => {
     const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -items.length, End: items.length };
     if (!(event.key in steps)) return;
     event.preventDefault();
-    pick(Math.min(items.length - 1, Math.max(0, chosen + steps[event.key])));
+    pick(Math.min(items.length - 1, Math.max(0, chosen + steps[event.key])), false);
   });
   let asked = 0;
   const soon = () => {
