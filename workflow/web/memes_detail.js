@@ -13,7 +13,8 @@ globalThis.memeDetail = (box, index) => {
   function image(meme, blurred, whole) {
     const source = index.picture(meme, whole);
     if (!source) return null;
-    const shown = element("img", { src: source, alt: blurred ? "Blurred picture" : `Picture of the meme ${index.ids[meme]}` });
+    const said = blurred ? "Blurred picture" : `Picture of the meme ${index.ids[meme]}`;
+    const shown = element("img", { src: source, alt: whole ? said : "" });
     return element("span", { class: blurred ? "memes-frame memes-blurred" : "memes-frame" }, shown);
   }
 

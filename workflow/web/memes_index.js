@@ -26,9 +26,10 @@ globalThis.memeIndex = (given) => {
     return given.runs.flatMap((run, place) => (place === 0 || shown(run) ? [place] : []));
   }
 
-  function seen(meme) {
-    const { dataset, split } = splitOf[meme];
-    return filters.passes("dataset", dataset) && filters.passes("split", split);
+  function seen() {
+    const passes = ({ dataset, split }) => filters.passes("dataset", dataset) && filters.passes("split", split);
+    const open = new Set(given.splits.filter(passes));
+    return (meme) => open.has(splitOf[meme]);
   }
 
   function shows(choice) {
@@ -45,7 +46,7 @@ globalThis.memeIndex = (given) => {
   function found() {
     const words = filters.get("q").toLowerCase().split(/\s+/).filter(Boolean);
     const group = given.groups.indexOf(filters.get("group"));
-    const tests = [seen, shows(filters.get("show"))];
+    const tests = [seen(), shows(filters.get("show"))];
     if (filters.get("label")) tests.push((meme) => given.labels[meme] === filters.get("label"));
     if (group >= 0) tests.push((meme) => given.grouped[meme].includes(group));
     if (words.length) tests.push((meme) => words.every((word) => searched[meme].includes(word)));
