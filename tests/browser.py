@@ -56,10 +56,15 @@ def opened(browser: Browser, address: str, size: dict = WIDE) -> Iterator[Page]:
     page.on("dialog", lambda dialog: (wrong.append(f"dialog {dialog.message}"), dialog.dismiss()))
     page.on("requestfailed", lambda asked: wrong.append(f"failed {asked.url}"))
     page.on("request", lambda asked: None if _own(asked.url, home) else wrong.append(f"outside {asked.url}"))
-    page.goto(address)
-    yield page
-    page.close()
-    assert wrong == []
+    try:
+        page.goto(address)
+        yield page
+    except Exception as error:
+        error.add_note(f"the page said: {wrong}")
+        raise
+    finally:
+        page.close()
+    assert not wrong, wrong
 
 
 def _own(url: str, home: str) -> bool:
@@ -68,7 +73,7 @@ def _own(url: str, home: str) -> bool:
 
 def violations(page: Page) -> list[str]:
     """What axe-core finds wrong with the page as it stands, one line a rule and element."""
-    found = Axe().run(page).response["violations"]
+    found = Axe().run(page, options={"preload": False}).response["violations"]
     return [f"{rule['id']}: {node['html'][:120]} {node['any'][:1]}" for rule in found for node in rule["nodes"]]
 
 

@@ -12,7 +12,7 @@ BASE_RUN: Run = (gather.BASE, None)
 
 
 class Sources(NamedTuple):
-    """A run's files; the base's own traces and responses are of no use here."""
+    """A run's files; of the base no traces and responses, which are against itself."""
 
     samples: Sequence[Path]
     traces: Sequence[Path]
@@ -25,7 +25,8 @@ def sources(**paths: Iterable[Path]) -> dict[Run, Sources]:
     found = {name: gather.by_run(given) for name, given in paths.items()}
     order = figures.ordered([method for method, _ in found["samples"]])
     runs = sorted(found["samples"], key=lambda run: (order.index(run[0]), run[1] or 0))
-    return {run: Sources(**{name: of_run.get(run, []) for name, of_run in found.items()}) for run in runs}
+    every = {run: Sources(**{name: of_run.get(run, []) for name, of_run in found.items()}) for run in runs}
+    return every | {BASE_RUN: every[BASE_RUN]._replace(traces=[], responses=[])}
 
 
 def described(runs: Sequence[Run]) -> list[dict]:

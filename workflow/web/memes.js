@@ -2,7 +2,7 @@
 "use strict";
 
 loaded("memes/index").then((given) => {
-  const ROW = 92; // px, as in memes.css
+  const ROW = 98; // px, as in memes.css
   const index = memeIndex(given);
   const byKey = new Map(index.ids.map((_, meme) => [index.key(meme), meme]));
   const numbers = new Intl.NumberFormat("en");
@@ -28,7 +28,7 @@ loaded("memes/index").then((given) => {
   // Right, wrong or unanswered at each seed that is shown, method by method.
   function verdicts(meme) {
     const found = new Map();
-    for (const run of index.runs()) {
+    for (const run of index.shownRuns()) {
       const { name } = index.runs[run];
       const sign = index.bits(run, meme) < 0 ? "–" : index.has(run, meme, "right") ? "✓" : "✗";
       found.set(name, (found.get(name) ?? "") + sign);

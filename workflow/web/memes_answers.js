@@ -19,7 +19,7 @@ globalThis.answerCard = (() => {
   const MARKS = { fixedAlone: "fixed by it alone", broken: "broken", formatLost: "format lost" };
   const GIVEN = { y: "Yes", n: "No", "-": "No valid answer" };
 
-  const percent = (thousandths) => `${(thousandths / 10).toFixed(0)} %`;
+  const percent = (thousandths) => `${(thousandths / 10).toFixed(0)}\u00a0%`;
   const nat = (thousandths) => `${(thousandths / 1000).toFixed(2)} nat`;
   const ones = (marks) => marks.split("1").length - 1;
   const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);

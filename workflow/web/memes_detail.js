@@ -57,7 +57,7 @@ globalThis.memeDetail = (box, index) => {
     const mine = ++wanted;
     options.hidden = meme === null;
     if (meme === null) return;
-    const runs = index.runs();
+    const runs = index.shownRuns();
     const answers = await answered(runs, meme);
     if (mine !== wanted) return; // another one was chosen meanwhile
     if (answers instanceof Error) {

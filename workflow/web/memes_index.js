@@ -21,7 +21,7 @@ globalThis.memeIndex = (given) => {
   }
 
   // Runs that the filters show; the base, run 0, always is.
-  function runs() {
+  function shownRuns() {
     const shown = (run) => filters.passes("method", run.method) && filters.passes("seed", run.seed);
     return given.runs.flatMap((run, place) => (place === 0 || shown(run) ? [place] : []));
   }
@@ -38,7 +38,7 @@ globalThis.memeIndex = (given) => {
     const bit = SHOWS[what];
     if (!bit) return () => true;
     const ofMethod = (run) => run > 0 && given.runs[run].method === method && filters.passes("seed", given.runs[run].seed);
-    const own = method ? given.runs.flatMap((_, run) => (ofMethod(run) ? [run] : [])) : runs();
+    const own = method ? given.runs.flatMap((_, run) => (ofMethod(run) ? [run] : [])) : shownRuns();
     return (meme) => own.some((run) => bits(run, meme) > 0 && bits(run, meme) & bit);
   }
 
@@ -66,7 +66,7 @@ globalThis.memeIndex = (given) => {
     ...given,
     bits,
     has,
-    runs,
+    shownRuns,
     found,
     picture,
     split: (meme) => splitOf[meme],
