@@ -373,7 +373,7 @@ ANALYSES = [
 # The report: its pages (file, name in the header), what they share, and what the first one is told.
 PAGES = [["index.html", "Summary"]]
 SHELL = ["style.css", "load.js", "filters.js"]
-REPORT = {"study": plain(STUDY), "in_domain": IN_DOMAIN, "notes": UNMATCHED, "pages": PAGES}
+REPORT = {"study": plain(STUDY), "notes": UNMATCHED, "pages": PAGES}
 # Where analyses find what they reduce: folders for the scripts, the same file by file for Snakemake.
 SCORED = ["base/seed0", *RUN_NAMES]
 FOLDERS = {

@@ -81,20 +81,21 @@ def finish(
 ) -> go.Figure:
     """Template, size, title, the key of methods and seeds above the panels, and the note below them.
 
-    `notes` are the study's own, on methods that are not matched; they close the note.
+    The three texts are annotations of these names (title, key, note), for who takes the figure apart. `notes` are the
+    study's own, on methods that are not matched; they close the note.
     """
     notes = [note, *_missing(frame), *_unmatched(frame), *_written(notes)]
     below = 62 + 16 * sum(text.count("<br>") + 1 for text in notes)
     height = 84 + rows * PANEL - 60 + below
     figure.update_layout(template=TEMPLATE, width=WIDTH, height=height, margin={"l": 62, "r": 14, "t": 98, "b": below})
     written = {"showarrow": False, "xref": "paper", "yref": "paper", "x": 0, "align": "left", "xanchor": "left"}
-    figure.add_annotation(
-        **written, text=f"<b>{title}</b>", y=1, yshift=86, xshift=-48, yanchor="top", font={"size": 16}
-    )
-    figure.add_annotation(**written, text=_key(frame), y=1, yshift=58, xshift=-48, yanchor="top", font={"size": 13})
-    figure.add_annotation(
-        **written, text="<br>".join(notes), y=0, yshift=-54, xshift=-48, yanchor="top", font={"color": "#555555"}
-    )
+    texts = [
+        ("title", f"<b>{title}</b>", 1, 86, {"size": 16}),
+        ("key", _key(frame), 1, 58, {"size": 13}),
+        ("note", "<br>".join(notes), 0, -54, {"color": "#555555"}),
+    ]
+    for part, text, y, shift, font in texts:
+        figure.add_annotation(**written, name=part, text=text, y=y, yshift=shift, xshift=-48, yanchor="top", font=font)
     for place, trace in enumerate(figure.data):
         trace.uid = str(place)
     return figure
