@@ -221,6 +221,9 @@ def test_html_needs_no_network_and_repeats(name, study, tmp_path):
     assert {file for file in tmp_path.rglob("*") if file.is_file()} == {*files, *drawings}
 
 
+PARTS = ("title", "key", "note")
+
+
 def test_the_drawing_says_whose_and_where_its_points_are(study, tmp_path):
     """What the report's filters go by: a run a trace, and dataset, split and fraction a point."""
     script("figure_accuracy").main(study / "analyses/accuracy.parquet", tmp_path / "accuracy.html", [])
@@ -229,7 +232,7 @@ def test_the_drawing_says_whose_and_where_its_points_are(study, tmp_path):
     assert {(trace["meta"]["method"], trace["meta"]["seed"]) for trace in told} == set(RUNS)
     assert all(len(trace["customdata"]) == len(trace["x"]) for trace in told)
     assert {tuple(point) for trace in told for point in trace["customdata"]} >= {("memes", "val", f) for f in FRACTIONS}
-    assert {note["name"] for note in drawing["layout"]["annotations"] if "name" in note} == set(METHODS)
+    assert {note["name"] for note in drawing["layout"]["annotations"] if "name" in note} == {*METHODS, *PARTS}
 
 
 def test_equal_rows_in_another_order_draw_the_same(frames, drawn):

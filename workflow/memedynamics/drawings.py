@@ -67,7 +67,8 @@ def read(path: Path) -> Drawing:
     written = _key(texts.get("key", "")), pieces(texts.get("note", ""))
     axes = [key.removeprefix("xaxis") for key in layout if re.fullmatch(r"xaxis\d*", key)]
     if not axes or any("overlaying" in axis for axis in layout.values() if isinstance(axis, dict)):
-        return Drawing(*written, template, [Panel("", 1.0, data, layout)])
+        kept = [each for each in layout.get("annotations", []) if each.get("xref") != "paper"]
+        return Drawing(*written, template, [Panel("", 1.0, data, layout | {"annotations": kept})])
     return Drawing(*written, template, [_panel(data, layout, axis, _share(layout, axis, axes)) for axis in axes])
 
 

@@ -26,6 +26,7 @@ def main(
     page.write_text(
         report_page.render(
             "index.html.j2", pages[0], pages=pages, study=study["study"], notes=notes, provenance=made, **said,
+            commit=str(tables.provenance.get("commit", ""))[:12],
             sheets=["index/datatables.css", "index/index.css"],
             scripts=["index/index.js", "index/figures.js", "index/index_tables.js"],
         )

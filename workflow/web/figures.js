@@ -9,7 +9,7 @@
   const gap = { connectgaps: true };
 
   const ofRun = ({ meta }) =>
-    !meta || ((meta.method === "base" || filters.passes("method", meta.method)) && filters.passes("seed", meta.seed));
+    !meta || meta.method === "base" || (filters.passes("method", meta.method) && filters.passes("seed", meta.seed));
 
   const ofPoint = (where) =>
     !where || (filters.passes("dataset", where[0]) && filters.passes("split", where[1]) && ofFraction(where[2]));
