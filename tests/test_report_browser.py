@@ -114,7 +114,8 @@ def test_dataset_split_seed_and_milestone_filter_points_and_rows(sites, browser)
         shown = page.evaluate(
             """[...document.querySelectorAll('[data-figure="kl"] .panel')].flatMap((panel) => panel.data)
                .filter((trace) => trace.visible !== false && trace.customdata && trace.meta?.method)
-               .flatMap(({ customdata, y, meta }) => customdata.filter((_, i) => y[i] !== null).map((at) => [...at, meta.seed]))"""
+               .flatMap(({ customdata, y, meta }) =>
+                 customdata.filter((_, i) => y[i] !== null).map((at) => [...at, meta.seed]))"""
         )
         assert {tuple(each) for each in shown} == {("memes", "val", 0.5, 2), (None, None, 0, 2)}
         assert "milestone=0.5" in page.url and page.locator("#filters-said").inner_text().count(";") == 3
