@@ -10,6 +10,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from memedynamics import disk, environment, lineage, lock, outside, readers
+from memedynamics.definitions import definition
 from memedynamics.errors import InputError
 from memedynamics.failures import print_failures
 from memedynamics.fingerprint import fingerprint, user_files
@@ -190,7 +191,14 @@ def in_storage(folder):
 
 def drawn(name):
     """The outputs of a figure: a page of its own, and the drawing that the report and the paper take."""
-    return {"figure": f"{ROOT}/figures/{name}.html", "drawing": f"{ROOT}/figures/{name}.json"}
+    about = definition(name)
+    page = report(
+        f"{ROOT}/figures/{name}.html",
+        caption="../workflow/report/figure.rst",
+        category="Figures",
+        labels={"analysis": about.title, "question": about.question or about.words},
+    )
+    return {"figure": page, "drawing": f"{ROOT}/figures/{name}.json"}
 
 
 def without(settings, *keys):

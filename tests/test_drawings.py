@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 import pytest
 from plotly.subplots import make_subplots
 
-from memedynamics import drawings
+from memedynamics import drawings, figures
 from memedynamics.drawings import Mark, Piece
 
 
@@ -20,14 +20,18 @@ def drawing(tmp_path):
         y = np.array([1 / 3, np.nan]) if letter == "a" else [1 / 3, None]
         figure.add_scatter(x=[0, 1], y=y, name=letter, row=row, col=col)
         figure.add_annotation(
-            text=f"<b>{letter}</b>&nbsp; π<sub>0</sub>", xref="x domain", yref="y domain", x=0, y=1, yanchor="bottom",
-            row=row, col=col,
+            text=f"<b>{letter}</b>&nbsp; π<sub>0</sub>", xref="x domain", yref="y domain", x=0, y=1,
+            name=figures.PANEL_TITLE, row=row, col=col,
         )  # fmt: skip
     figure.add_annotation(text="SFT", name="sft", x=1, y=1, row=2, col=1)
     figure.add_hline(y=0, row=1, col=2)
     figure.add_table(cells={"values": [["x"]]}, row=3, col=1)
     key = '<span style="color:#0072B2"><b>SFT</b></span>&nbsp;&nbsp; ● seed 1&nbsp;&nbsp; ◇ seed 2'
-    for name, text in {"title": "<b>T</b>", "key": key, "note": "a<br>b &lt;b&gt; <sub>c</sub>"}.items():
+    for name, text in {
+        figures.HEADING: "<b>T</b>",
+        figures.KEY: key,
+        figures.NOTE: "a<br>b &lt;b&gt; <sub>c</sub>",
+    }.items():
         figure.add_annotation(name=name, text=text, xref="paper", yref="paper", x=0, y=1)
     figure.update_layout(height=850, margin={"t": 100, "b": 150}, template="none")
     figure.write_json(tmp_path / "figure.json")
@@ -76,4 +80,4 @@ def test_a_figure_without_axes_or_with_axes_upon_each_other_is_shown_whole(tmp_p
     for figure in (pie, two):
         figure.write_json(tmp_path / "figure.json")
         (panel,) = drawings.read(tmp_path / "figure.json").panels
-        assert panel.share == 1 and len(panel.data) == len(figure.data)
+        assert panel.share == 1 and len(panel.data) == len(figure.data) and "automargin" not in str(panel.layout)

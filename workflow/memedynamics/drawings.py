@@ -9,12 +9,17 @@ import html
 import json
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from memedynamics.figures import KEY, NOTE, PANEL_TITLE
+from memedynamics.paper_panels import axis, moved, notes, on_axes
+
 TOP, BOTTOM, LEFT, RIGHT = 34, 52, 58, 12  # px around a panel: its title, its labels
+HEIGHT = 450  # px of a figure that does not say
 DIGITS = 5  # significant ones of a drawn number
 AROUND = ("annotations", "shapes")
 STYLE = re.compile(r"<(/?)(b|i|sub|sup)>|<br>")
@@ -63,13 +68,17 @@ def read(path: Path) -> Drawing:
     found = _plain(json.loads(path.read_text()))
     data, layout = found["data"], found["layout"]
     template = layout.pop("template", {})
-    texts = {each.get("name"): each["text"] for each in layout.get("annotations", []) if each.get("xref") == "paper"}
-    written = _key(texts.get("key", "")), pieces(texts.get("note", ""))
-    axes = [key.removeprefix("xaxis") for key in layout if re.fullmatch(r"xaxis\d*", key)]
-    if not axes or any("overlaying" in axis for axis in layout.values() if isinstance(axis, dict)):
+    written = _key("".join(_texts(found, KEY))), [piece for text in _texts(found, NOTE) for piece in pieces(text)]
+    pairs = sorted({_axes(trace) for trace in on_axes(found)}, key=lambda pair: _place(found, *pair))
+    if any(
+        not axis(found, name) or "overlaying" in axis(found, name) for pair in pairs or [("x", "y")] for name in pair
+    ):
         kept = [each for each in layout.get("annotations", []) if each.get("xref") != "paper"]
         return Drawing(*written, template, [Panel("", 1.0, data, layout | {"annotations": kept})])
-    return Drawing(*written, template, [_panel(data, layout, axis, _share(layout, axis, axes)) for axis in axes])
+    rows = Counter()
+    for x, y in pairs:
+        rows[_domain(found, y)] += _length(found, x)
+    return Drawing(*written, template, [_panel(found, x, y, rows[_domain(found, y)]) for x, y in pairs])
 
 
 def pieces(text: str) -> list[Piece]:
@@ -89,57 +98,50 @@ def _key(text: str) -> list[Mark]:
     return methods + [Mark("", seed) for seed in _text(METHOD.sub("", text)).split("\xa0\xa0 ") if seed.strip()]
 
 
-def _panel(data: list[dict], layout: dict, axis: str, share: float) -> Panel:
-    x, y = f"x{axis}", _other(layout, axis)
-    around = {kind: [_moved(each) for each in layout.get(kind, []) if _of(each, x, y)] for kind in AROUND}
-    margin = layout.get("margin", {})
-    inner = layout.get("height", 450) - margin.get("t", 100) - margin.get("b", 80)
+def _panel(drawing: dict, x: str, y: str, row: float) -> Panel:
+    """The panel on a pair of axes, in a row of which panels cover the share `row` of the figure's width."""
+    layout, margin = drawing["layout"], drawing["layout"].get("margin", {})
+    around = {kind: list(moved(layout.get(kind, []), x, y)) for kind in AROUND}
+    titles = [each.pop("name") and each for each in around["annotations"] if each.get("name") == PANEL_TITLE]
+    inner = layout.get("height", HEIGHT) - margin.get("t", 0) - margin.get("b", 0)
     own = {
-        "xaxis": _alone(layout[f"xaxis{axis}"], "y"),
-        "yaxis": _alone(_y(layout, axis), "x"),
-        "height": round(_length(_y(layout, axis)) * inner) + TOP + BOTTOM,
+        "xaxis": _alone(axis(drawing, x), "y"),
+        "yaxis": _alone(axis(drawing, y), "x"),
+        "height": round(_length(drawing, y) * inner) + TOP + BOTTOM,
         "margin": {"t": TOP, "b": BOTTOM, "l": LEFT, "r": RIGHT},
     }
-    traces = [{**trace, "xaxis": "x", "yaxis": "y"} for trace in data if trace.get("xaxis") == x]
-    title = " ".join(next((_text(each["text"]) for each in around["annotations"] if _is_title(each)), "").split())
-    return Panel(title, share, traces, own | around)
+    found = [trace for trace in on_axes(drawing) if _axes(trace) == (x, y)]
+    title = " ".join(" ".join(_text(each["text"]) for each in titles).split())
+    return Panel(
+        title, _length(drawing, x) / row, [{**each, "xaxis": "x", "yaxis": "y"} for each in found], own | around
+    )
 
 
-def _other(layout: dict, axis: str) -> str:
-    """The y axis, as traces name it, that crosses x axis number `axis`."""
-    return layout[f"xaxis{axis}"].get("anchor", f"y{axis}")
+def _axes(trace: dict) -> tuple[str, str]:
+    return trace.get("xaxis", "x"), trace.get("yaxis", "y")
 
 
-def _y(layout: dict, axis: str) -> dict:
-    return layout["yaxis" + _other(layout, axis).removeprefix("y")]
+def _place(drawing: dict, x: str, y: str) -> tuple[float, float]:
+    """Rows from above, and in them panels from the left."""
+    return -_domain(drawing, y)[1], _domain(drawing, x)[0]
 
 
-def _share(layout: dict, axis: str, axes: list[str]) -> float:
-    row = [other for other in axes if _y(layout, other).get("domain") == _y(layout, axis).get("domain")]
-    return _length(layout[f"xaxis{axis}"]) / sum(_length(layout[f"xaxis{other}"]) for other in row)
+def _domain(drawing: dict, name: str) -> tuple[float, float]:
+    return tuple(axis(drawing, name).get("domain", (0, 1)))
 
 
-def _length(axis: dict) -> float:
-    low, high = axis.get("domain", (0, 1))
+def _length(drawing: dict, name: str) -> float:
+    low, high = _domain(drawing, name)
     return high - low
 
 
-def _alone(axis: dict, anchor: str) -> dict:
+def _alone(found: dict, anchor: str) -> dict:
     # Labels of long names need more room than the margin.
-    return {**axis, "anchor": anchor, "domain": [0, 1], "automargin": True}
+    return {**found, "anchor": anchor, "domain": [0, 1], "automargin": True}
 
 
-def _of(each: dict, x: str, y: str) -> bool:
-    """Whether an annotation or a shape belongs to the panel of these axes."""
-    return [str(each.get(ref)).removesuffix(" domain") for ref in ("xref", "yref")] == [x, y]
-
-
-def _moved(each: dict) -> dict:
-    return {**each, **{ref: re.sub(r"\d+", "", each[ref]) for ref in ("xref", "yref")}}
-
-
-def _is_title(annotation: dict) -> bool:
-    return annotation["xref"] == "x domain" and annotation.get("yanchor") == "bottom"
+def _texts(drawing: dict, name: str) -> list[str]:
+    return [note["text"] for note in notes(drawing, name)]
 
 
 def _text(marked: str) -> str:

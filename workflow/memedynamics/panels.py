@@ -24,7 +24,8 @@ def title(figure: go.Figure, row: int, col: int, letter: str, text: str) -> None
     """`letter` and `text` above the upper left corner of a panel."""
     figure.add_annotation(
         text=f"<b>{letter}</b>&nbsp; {text}", xref="x domain", yref="y domain", x=0, y=1, yshift=8, xshift=-4,
-        xanchor="left", yanchor="bottom", showarrow=False, font={"size": 13}, row=row, col=col,
+        xanchor="left", yanchor="bottom", showarrow=False, font={"size": 13}, name=figures.PANEL_TITLE, row=row,
+        col=col,
     )  # fmt: skip
 
 
