@@ -7,8 +7,8 @@ import plotly.graph_objects as go
 import pytest
 from plotly.subplots import make_subplots
 
-from memedynamics import drawings, figures
-from memedynamics.drawings import Mark, Piece
+from memedynamics import drawings, figures, marked_text
+from memedynamics.marked_text import Mark, Piece
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_key_and_note_are_texts(drawing):
 
 @pytest.mark.parametrize("evil", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "&lt;b&gt;"])
 def test_tags_that_figures_do_not_use_stay_text(evil):
-    (piece,) = drawings.pieces(evil)
+    (piece,) = marked_text.pieces(evil)
     assert piece.tag == "" and piece.text == evil.replace("&lt;", "<").replace("&gt;", ">")
 
 

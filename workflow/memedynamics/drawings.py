@@ -5,40 +5,23 @@ such as the table of claims, is left out: a page has better tables. A figure tha
 """
 
 import base64
-import html
 import json
 import math
-import re
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from memedynamics import marked_text
 from memedynamics.figures import KEY, NOTE, PANEL_TITLE
+from memedynamics.marked_text import Mark, Piece
 from memedynamics.paper_panels import axis, moved, notes, on_axes
 
 TOP, BOTTOM, LEFT, RIGHT = 34, 52, 58, 12  # px around a panel: its title, its labels
 HEIGHT = 450  # px of a figure that does not say
 DIGITS = 5  # significant ones of a drawn number
 AROUND = ("annotations", "shapes")
-STYLE = re.compile(r"<(/?)(b|i|sub|sup)>|<br>")
-METHOD = re.compile(r'<span style="color:(#\w{6})">(.*?)</span>')
-TAGS = re.compile(r"<[^>]*>")
-
-
-class Piece(NamedTuple):
-    """Text of a note, and the tag it stands in: b, i, sub, sup or none."""
-
-    tag: str
-    text: str
-
-
-class Mark(NamedTuple):
-    """An entry of a figure's key: a method's colour and name; seeds and their signs have no colour."""
-
-    colour: str
-    text: str
 
 
 class Panel(NamedTuple):
@@ -68,7 +51,10 @@ def read(path: Path) -> Drawing:
     found = _plain(json.loads(path.read_text()))
     data, layout = found["data"], found["layout"]
     template = layout.pop("template", {})
-    written = _key("".join(_texts(found, KEY))), [piece for text in _texts(found, NOTE) for piece in pieces(text)]
+    written = (
+        marked_text.key("".join(_texts(found, KEY))),
+        [piece for text in _texts(found, NOTE) for piece in marked_text.pieces(text)],
+    )
     pairs = sorted({_axes(trace) for trace in on_axes(found)}, key=lambda pair: _place(found, *pair))
     if any(
         not axis(found, name) or "overlaying" in axis(found, name) for pair in pairs or [("x", "y")] for name in pair
@@ -79,23 +65,6 @@ def read(path: Path) -> Drawing:
     for x, y in pairs:
         rows[_domain(found, y)] += _length(found, x)
     return Drawing(*written, template, [_panel(found, x, y, rows[_domain(found, y)]) for x, y in pairs])
-
-
-def pieces(text: str) -> list[Piece]:
-    """Plotly's marked-up `text` in pieces; line breaks become spaces, and tags it does not know stay text."""
-    found, tag, at = [], "", 0
-    for match in STYLE.finditer(text):
-        found += [(tag, text[at : match.start()]), *([] if match[2] else [("", " ")])]
-        at = match.end()
-        if match[2]:
-            tag = "" if match[1] else match[2]
-    return [Piece(tag, html.unescape(words)) for tag, words in [*found, (tag, text[at:])] if words]
-
-
-def _key(text: str) -> list[Mark]:
-    """The key that `figures.finish` writes above the panels."""
-    methods = [Mark(colour, _text(name)) for colour, name in METHOD.findall(text)]
-    return methods + [Mark("", seed) for seed in _text(METHOD.sub("", text)).split("\xa0\xa0 ") if seed.strip()]
 
 
 def _panel(drawing: dict, x: str, y: str, row: float) -> Panel:
@@ -111,7 +80,7 @@ def _panel(drawing: dict, x: str, y: str, row: float) -> Panel:
         "margin": {"t": TOP, "b": BOTTOM, "l": LEFT, "r": RIGHT},
     }
     found = [trace for trace in on_axes(drawing) if _axes(trace) == (x, y)]
-    title = " ".join(" ".join(_text(each["text"]) for each in titles).split())
+    title = " ".join(" ".join(marked_text.plain(each["text"]) for each in titles).split())
     return Panel(
         title, _length(drawing, x) / row, [{**each, "xaxis": "x", "yaxis": "y"} for each in found], own | around
     )
@@ -142,10 +111,6 @@ def _alone(found: dict, anchor: str) -> dict:
 
 def _texts(drawing: dict, name: str) -> list[str]:
     return [note["text"] for note in notes(drawing, name)]
-
-
-def _text(marked: str) -> str:
-    return html.unescape(TAGS.sub("", marked)).strip()
 
 
 def _plain(value: object) -> object:
