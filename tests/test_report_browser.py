@@ -28,18 +28,22 @@ def sites(report):
         yield {"disk": f"file://{report}/index.html", "server": f"{address}/index.html"}
 
 
-def see(page, selector):
-    """Scroll to what `selector` finds and wait until it is drawn."""
-    page.locator(selector).first.scroll_into_view_if_needed()
-    page.wait_for_selector(f"{selector} :is(svg.main-svg, tbody td)")
+def see(page, kind, name):
+    """Scroll to a figure's panels or to a table, and wait until they are drawn."""
+    page.locator(f'[data-{kind}="{name}"]').scroll_into_view_if_needed()
+    if kind == "table":
+        page.wait_for_selector(f'[data-table="{name}"] tbody td')
+        return
+    page.wait_for_selector(f'[data-figure="{name}"] .panel')
+    for panel in page.locator(f'[data-figure="{name}"] .panel').all():
+        panel.scroll_into_view_if_needed()
+        panel.locator("svg.main-svg").first.wait_for()
 
 
 def see_all(page):
-    for section in page.locator("main section[id]").all():
-        section.scroll_into_view_if_needed()
     for name in reported_study.NAMES:
-        see(page, f'[data-figure="{name}"]')
-        see(page, f'[data-table="{name}"]')
+        see(page, "figure", name)
+        see(page, "table", name)
 
 
 def methods(page, table):
@@ -59,13 +63,14 @@ def points(page, figure, colour):
 
 
 @pytest.mark.parametrize("where, size", itertools.product(("disk", "server"), (WIDE, NARROW)))
-def test_everything_is_drawn_without_errors_and_nothing_sticks_out(where, size, sites, browser):
+def test_everything_is_drawn_without_errors_sticks_out_nowhere_and_passes_axe(where, size, sites, browser):
     with watched(browser, size) as page:
         page.goto(sites[where])
         assert page.title().startswith("Summary")
         see_all(page)
         assert page.locator(".panel").count() == page.locator(".panel svg.main-svg:first-child").count() > 10
         assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
+        assert where == "server" or faults(page) == []
 
 
 def test_the_question_and_the_summary_come_first(sites, browser):
@@ -87,8 +92,8 @@ def test_filters_change_what_is_shown_and_survive_reload(where, sites, browser):
     blue, orange = "#0072B2", "#D55E00"
     with watched(browser, WIDE) as page:
         page.goto(sites[where])
-        see(page, '[data-figure="accuracy"]')
-        see(page, '[data-table="accuracy"]')
+        see(page, "figure", "accuracy")
+        see(page, "table", "accuracy")
         both = points(page, "accuracy", blue), points(page, "accuracy", orange)
         assert min(both) > 10 and methods(page, "accuracy") >= {"base", "sft", "dpo"}
         page.get_by_label("SFT", exact=True).check()
@@ -98,8 +103,8 @@ def test_filters_change_what_is_shown_and_survive_reload(where, sites, browser):
             assert methods(page, "accuracy") == {"base", "sft"}
             assert page.locator("#outcome tr[data-method]:visible").count() == 2 * 2
             page.reload()
-            see(page, '[data-figure="accuracy"]')
-            see(page, '[data-table="accuracy"]')
+            see(page, "figure", "accuracy")
+            see(page, "table", "accuracy")
         page.get_by_role("button", name="Show all").click()
         assert "?" not in page.url and points(page, "accuracy", orange) == both[1]
 
@@ -107,8 +112,8 @@ def test_filters_change_what_is_shown_and_survive_reload(where, sites, browser):
 def test_dataset_split_seed_and_milestone_filter_points_and_rows(sites, browser):
     with watched(browser, WIDE) as page:
         page.goto(f"{sites['disk']}?dataset=memes&split=val&seed=2&milestone=0.5&milestone=bogus")
-        see(page, '[data-figure="kl"]')
-        see(page, '[data-table="kl"]')
+        see(page, "figure", "kl")
+        see(page, "table", "kl")
         info = page.locator('[data-table="kl"] .dt-info').inner_text()
         assert "filtered from 2,013" in info
         shown = page.evaluate(
@@ -124,7 +129,7 @@ def test_dataset_split_seed_and_milestone_filter_points_and_rows(sites, browser)
 def test_tables_are_sorted_searched_and_downloaded(sites, browser, report):
     with watched(browser, WIDE) as page:
         page.goto(sites["disk"])
-        see(page, '[data-table="kl"]')
+        see(page, "table", "kl")
         table = page.locator('[data-table="kl"]')
         head = table.get_by_role("columnheader", name="value")
         head.click()
@@ -132,7 +137,8 @@ def test_tables_are_sorted_searched_and_downloaded(sites, browser, report):
         column = [float(text) for text in table.locator(f"tbody td:nth-child({place + 1})").all_inner_texts()]
         assert column == sorted(column) and len(column) == 10
         table.get_by_role("searchbox").fill("per_token")
-        assert set(table.locator("tbody td:nth-child(6)").all_inner_texts()) == {"per_token"}
+        found = table.locator("tbody td:nth-child(6)").all_inner_texts()
+        assert found and all("per_token" in text for text in found)
         for link in page.locator("#kl a[download]").all():
             assert (report / link.get_attribute("href")).is_file()
 
@@ -167,18 +173,10 @@ def test_everything_can_be_done_by_keyboard(sites, browser):
         page.locator("#filters-toggle").focus()
         page.keyboard.press("Enter")
         assert page.locator("#filters").is_hidden()
-        see(page, '[data-table="kl"]')
+        see(page, "table", "kl")
         page.locator('[data-table="kl"] thead [role="button"]').first.focus()
         page.keyboard.press("Enter")
         assert page.locator('[data-table="kl"] th[aria-sort]').count() == 1
-
-
-@pytest.mark.parametrize("size", [WIDE, NARROW])
-def test_axe_finds_nothing(size, sites, browser):
-    with watched(browser, size) as page:
-        page.goto(f"{sites['disk']}?method=sft")
-        see_all(page)
-        assert faults(page) == []
 
 
 def test_the_page_without_pictures_is_light(report):
