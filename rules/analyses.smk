@@ -164,7 +164,12 @@ use rule accuracy as summary with:
         attention=rules.attention.output.table,
         entropy=rules.entropy.output.table,
     output:
-        table=f"{ROOT}/analyses/summary.parquet",
+        table=report(
+            f"{ROOT}/analyses/summary.parquet",
+            caption="../workflow/report/summary.rst",
+            category="Tables",
+            labels={"analysis": "Summary", "question": definition("summary").question},
+        ),
     log:
         f"{ROOT}/logs/summary.log",
     benchmark:

@@ -10,6 +10,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from memedynamics import disk, environment, lineage, lock, outside, readers
+from memedynamics.definitions import definition
 from memedynamics.errors import InputError
 from memedynamics.failures import print_failures
 from memedynamics.fingerprint import fingerprint, user_files
@@ -190,7 +191,14 @@ def in_storage(folder):
 
 def drawn(name):
     """The outputs of a figure: a page of its own, and the drawing that the report and the paper take."""
-    return {"figure": f"{ROOT}/figures/{name}.html", "drawing": f"{ROOT}/figures/{name}.json"}
+    about = definition(name)
+    page = report(
+        f"{ROOT}/figures/{name}.html",
+        caption="../workflow/report/figure.rst",
+        category="Figures",
+        labels={"analysis": about.title, "question": about.question or about.words},
+    )
+    return {"figure": page, "drawing": f"{ROOT}/figures/{name}.json"}
 
 
 def without(settings, *keys):
@@ -373,7 +381,7 @@ ANALYSES = [
 # The report: its pages (file, name in the header), what they share, and what the first one is told.
 PAGES = [["index.html", "Summary"], ["memes.html", "Memes"]]
 SHELL = ["style.css", "load.js", "filters.js"]
-REPORT = {"study": plain(STUDY), "in_domain": IN_DOMAIN, "notes": UNMATCHED, "pages": PAGES}
+REPORT = {"study": plain(STUDY), "notes": UNMATCHED, "pages": PAGES}
 # Where analyses find what they reduce: folders for the scripts, the same file by file for Snakemake.
 SCORED = ["base/seed0", *RUN_NAMES]
 FOLDERS = {

@@ -47,7 +47,7 @@ def figure_judgement(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figur
     figure.update_yaxes(range=[-0.02, 1.02], row=2, col=2)
     done = figures.finish(figure, frame, "What the judge’s preferences are worth", NOTE + _doubt(frame), 2, notes)
     # One judge and no policy: the key of methods has nothing to tell apart.
-    return done.update_annotations(selector={"yshift": 58}, visible=False)
+    return done.update_annotations(selector={"name": figures.KEY}, visible=False)
 
 
 def _doubt(frame: pl.DataFrame) -> str:

@@ -1,9 +1,9 @@
 """The house style: one colour a method, one dash and marker a seed, the base grey; and how a figure is saved.
 
 Colours are Okabe & Ito's (2008), told apart with any colour vision. Equal tables give equal bytes: ids are fixed.
+What stands outside the panels has a name, so that the report and the paper can write it themselves.
 """
 
-import re
 import textwrap
 from collections.abc import Sequence
 from html import escape
@@ -11,9 +11,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 import polars as pl
-from choreographer.browsers.chromium import ChromeNotFoundError
 
-from memedynamics.errors import InputError
 from memedynamics.gather import BASE
 
 COLOURS = {"base": "#6b6b6b", "sft": "#0072B2", "dpo": "#D55E00", "grpo": "#009E73", "rft": "#56B4E9", "em": "#CC79A7"}
@@ -27,6 +25,7 @@ NAMES = {
 }  # fmt: skip
 FONT = "Helvetica, Arial, Liberation Sans, sans-serif"
 WIDTH, PANEL = 1000, 310  # px: a figure's width, and a row of panels with its titles and labels
+HEADING, KEY, NOTE, PANEL_TITLE = "figure title", "figure key", "figure note", "panel title"  # annotations' names
 LINE, MANY = 165, 6  # characters that fit into the width, and how many of a study's notes are written out
 
 _axis = {
@@ -88,13 +87,13 @@ def finish(
     height = 84 + rows * PANEL - 60 + below
     figure.update_layout(template=TEMPLATE, width=WIDTH, height=height, margin={"l": 62, "r": 14, "t": 98, "b": below})
     written = {"showarrow": False, "xref": "paper", "yref": "paper", "x": 0, "align": "left", "xanchor": "left"}
-    figure.add_annotation(
-        **written, text=f"<b>{title}</b>", y=1, yshift=86, xshift=-48, yanchor="top", font={"size": 16}
-    )
-    figure.add_annotation(**written, text=_key(frame), y=1, yshift=58, xshift=-48, yanchor="top", font={"size": 13})
-    figure.add_annotation(
-        **written, text="<br>".join(notes), y=0, yshift=-54, xshift=-48, yanchor="top", font={"color": "#555555"}
-    )
+    written |= {"xshift": -48, "yanchor": "top"}
+    for label, text, y, shift, font in (
+        (HEADING, f"<b>{title}</b>", 1, 86, {"size": 16}),
+        (KEY, _key(frame), 1, 58, {"size": 13}),
+        (NOTE, "<br>".join(notes), 0, -54, {"color": "#555555"}),
+    ):
+        figure.add_annotation(**written, name=label, text=text, y=y, yshift=shift, font=font)
     for place, trace in enumerate(figure.data):
         trace.uid = str(place)
     return figure
@@ -137,33 +136,14 @@ def _written(notes: Sequence[str]) -> list[str]:
 
 
 def save(figure: go.Figure, path: Path, identity: str) -> None:
-    """Write `figure` in the format of `path`'s suffix: html needs no network; pdf, svg and png need Chromium.
+    """Write `figure` as a page of its own that needs no network, and beside it the drawing alone, as Plotly's JSON.
 
-    Beside html goes the drawing itself as Plotly's JSON, for the report and the paper. Raises InputError for another
-    suffix, and where Chromium is missing.
+    The report and the paper take the drawing (module `printing` for pdf, svg and png).
     """
-    if path.suffix not in (".html", ".pdf", ".svg", ".png"):
-        raise InputError(f"{path}: no figure format of that name; use html, pdf, svg or png")
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".html":
-        figure.write_html(partial, include_plotlyjs=True, div_id=identity, config={"displaylogo": False})
-        drawing = path.with_suffix(".json")
-        figure.write_json(drawing.with_suffix(".partial"))
-        drawing.with_suffix(".partial").replace(drawing)
-    else:
-        _print(figure, partial)
-    partial.replace(path)
-
-
-def _print(figure: go.Figure, path: Path) -> None:
-    try:
-        figure.write_image(path, scale=2 if path.suffix == ".png" else 1)
-    except (ChromeNotFoundError, RuntimeError) as error:
-        raise InputError(f"{path.suffix[1:]} figures need Chromium: install Debian's package chromium") from error
-    data = path.read_bytes()
-    if path.suffix == ".pdf":  # Chromium stamps the time
-        path.write_bytes(re.sub(rb"D:\d{14}", b"D:20000101000000", data))
-    if path.suffix == ".svg":  # Plotly marks all ids of a drawing with six random digits
-        mark = re.search(rb'id="defs-([0-9a-f]{6})"', data)
-        path.write_bytes(data.replace(mark[1], b"0" * 6) if mark else data)
+    drawing = path.with_suffix(".json")
+    partial = [file.with_name(f".{file.name}.partial") for file in (path, drawing)]
+    figure.write_html(partial[0], include_plotlyjs=True, div_id=identity, config={"displaylogo": False})
+    figure.write_json(partial[1])
+    for file, whole in zip(partial, (path, drawing), strict=True):
+        file.replace(whole)

@@ -82,7 +82,8 @@ def _under_noise(frame: pl.DataFrame) -> Iterable[str]:
         rows = levels(frame, cell)
         if told := ranking(rows, PERCENT, "{} is right most often, in {}", "{} least often, in {}"):
             sure = lead(rows, differences(frame, cell))
-            yield f"under noise of σ {name.removeprefix(NOISE)}/255 {told}{'; ' if sure else ''}{sure}"
+            where = f"under noise of σ {name.removeprefix(NOISE)}/255, {place(rows)},"
+            yield f"{where} {told}{'; ' if sure else ''}{sure}"
 
 
 def entropy(frame: pl.DataFrame) -> list[str]:

@@ -110,7 +110,7 @@ def parity(frame: pl.DataFrame) -> list[str]:
         widest = rows.sort(pl.col("value").abs(), "seed", "step", descending=[True, False, False]).row(0, named=True)
         one, other = figures.name(widest["versus"]), figures.name(widest["method"])
         size = f"{abs(widest['value']):.2g}" if widest["value"] else "0"
-        steps = f"{len(rows)} steps of {rows['seed'].n_unique()} seeds"
+        steps = f"{len(rows)} steps, seeds {wording.listed([str(seed) for seed in rows['seed'].unique().sort()])}"
         told.append(f"the losses of {one} and {other} differ by at most {size}, at step {widest['step']} ({steps})")
     return list(map(sentence, told))
 
@@ -121,15 +121,20 @@ def summary(frame: pl.DataFrame) -> list[str]:
     for line in lines:
         asked = line.question or asked
         if line.verdict.startswith(UNDECIDED):
-            reasons[line.verdict.removeprefix(UNDECIDED).lstrip(": ") or "no reason given"] += 1
+            reasons[line.verdict.removeprefix(UNDECIDED).strip()] += 1
         else:
             decided.append(f"{asked} {line.verdict} ({line.claim}; p = {line.p} after Holm’s correction)")
     if not lines:
         return [sentence("this study has no methods that its questions are about")]
-    why = wording.listed([f"{count} {reason}" for reason, count in reasons.most_common()])
+    why = wording.listed([_why(reason, count) for reason, count in reasons.most_common()])
     found = [f"of {len(lines)} claims {len(decided)} {'is' if len(decided) == 1 else 'are'} decided by this data"]
     found += (
         ["; ".join(decided[:3]) + (f"; and {len(decided) - 3} more" if len(decided) > 3 else "")] if decided else []
     )
     found += [f"not decided: {why}"] if reasons else []
     return list(map(sentence, found))
+
+
+def _why(reason: str, count: int) -> str:
+    """'7 by this data', '3 (one seed)'."""
+    return f"{count} ({reason.lstrip(': ')})" if reason.startswith(":") else f"{count} {reason}".strip()

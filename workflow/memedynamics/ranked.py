@@ -56,7 +56,7 @@ def lead(rows: pl.DataFrame, differences: pl.DataFrame | None = None, upward: bo
     said = [_clear(first, [other for other, reason in found.items() if not reason], differences, upward)]
     for reason in dict.fromkeys(filter(None, found.values())):
         against = wording.named([other for other, own in found.items() if own == reason])
-        said.append(f"{figures.name(first)} against {against}: {reason}")
+        said.append(f"{reason} ({figures.name(first)} against {against})")
     return "; ".join(filter(None, said))
 
 
@@ -65,7 +65,7 @@ def _clear(first: str, others: Sequence[str], differences: pl.DataFrame | None, 
         return ""
     side = "above" if upward else "below"
     how = APART if differences is None else PAIRED
-    return f"{figures.name(first)} lies {side} {wording.named(others)} in every seed ({how})"
+    return f"in every seed {figures.name(first)} lies {side} {wording.named(others)} ({how})"
 
 
 def verdict(
@@ -124,7 +124,7 @@ def signs(rows: pl.DataFrame, above: str, below: str) -> str:
             said.append(f"{words}: {wording.named(methods)}")
     for reason in dict.fromkeys(own for own in found.values() if isinstance(own, str)):
         of = wording.named([method for method, own in found.items() if own == reason])
-        said.append(f"{reason} for {of}" if ":" not in reason else f"{reason} ({of})")
+        said.append(f"{reason} ({of})")
     return "; ".join(said)
 
 

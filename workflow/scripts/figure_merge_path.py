@@ -8,7 +8,7 @@ from memedynamics.job import run
 
 
 def main(table: Path, figure: Path, notes: list[str]) -> None:
-    """Draw `table` into `figure`, whose suffix is the format; `notes` on the study go into the caption."""
+    """Draw `table` into `figure`; `notes` on the study go into the caption."""
     figures.save(figure_merge_path(tables.read(table, "merge_path"), notes), figure, "merge_path")
 
 
