@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from analysed_study import script
 from memedynamics import images, tables
 from memedynamics.keys import MEME
+from memedynamics.report_page import Page
 from memedynamics.sections import Report
 from memedynamics.study import plain
 
@@ -255,6 +256,6 @@ def build(folder: Path, found: Mapping[str, list[Path]], report: Report | None =
         script("report_shell").main([target / f"assets/{name}" for name in ("style.css", "load.js", "filters.js")])
         script("report_memes").main(
             **found, model=folder / "model", page=target / "memes.html", pieces=target / "assets/memes",
-            study="browsed", pages=[("index.html", "Summary"), ("memes.html", "Memes")], pictures=pictures, **told,
+            study="browsed", pages=[Page("index.html", "Summary"), Page("memes.html", "Memes")], pictures=pictures, **told,
         )  # fmt: skip
     return target / "memes.html"

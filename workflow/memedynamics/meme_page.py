@@ -11,8 +11,8 @@ SCRIPTS = ("memes_index.js", "memes_list.js", "memes_answers.js", "memes_detail.
 SHEETS = ("memes.css",)
 
 
-def page(index: Mapping, study: str, pages: Sequence[Page], images: Pictures) -> str:
-    """The page that shows `index` (`meme_pieces.index` with its `runs`)."""
+def page(index: Mapping, study: str, pages: Sequence[Page], images: Pictures, commit: str) -> str:
+    """The page that shows `index` (`meme_pieces.index` with its `runs`); `commit` is named at its foot."""
     return report_page.render(
         "memes.html.j2",
         next(each for each in pages if each.href == "memes.html"),
@@ -26,6 +26,7 @@ def page(index: Mapping, study: str, pages: Sequence[Page], images: Pictures) ->
         groups=index["groups"],
         looked=index["looked"].count("1"),
         images=images,
+        commit=commit,
     )
 
 

@@ -22,7 +22,7 @@ def main(
     page: Path,
     pieces: Path,
     study: str,
-    pages: list[tuple[str, str]],
+    pages: list[Page],
     images: Pictures,
     blur: bool,
     pictures: Sequence[Path] = (),
@@ -41,7 +41,7 @@ def main(
     for told, of in progress(zip(index["runs"], runs.values(), strict=True), "memes", len(runs)):
         for number, piece in meme_pieces.pieces(memes, meme_answers.every(of), tokenizer):
             report_page.deliver(assets, f"{pieces.name}/{told['key']}/{number}", piece)
-    page.write_text(meme_page.page(index, study, [Page(*each) for each in pages], images))
+    page.write_text(meme_page.page(index, study, pages, images, str(tables.provenance.get("commit", ""))[:12]))
 
 
 if __name__ == "__main__":
