@@ -14,6 +14,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -59,6 +60,12 @@ def built(folder: Path, found: dict[str, list[Path]]) -> tuple[float, float]:
     return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
+def apart(does: Callable, *given: object) -> object:
+    """What `does` gives in a process of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as alone:
+        return alone.submit(does, *given).result()
+
+
 def views(folder: Path) -> dict[str, float]:
     """Seconds of the slowest first view by where it is from, and of what is done next."""
     found = {}
@@ -88,8 +95,9 @@ def choose(page) -> None:
 
 
 def search(page) -> None:
+    before = page.inner_text("#memes-count")
     page.fill("#memes-search", "number 77")
-    page.wait_for_function("!document.getElementById('memes-count').textContent.startsWith('10,000')")
+    page.wait_for_function("before => document.getElementById('memes-count').textContent !== before", arg=before)
 
 
 def scroll(page) -> None:
@@ -108,8 +116,7 @@ def main() -> None:
     folder = args.folder or Path(tempfile.mkdtemp(prefix="memes"))
     found = written(args, folder)
     rows = sum(pl.scan_parquet(path).select(pl.len()).collect().item() for path in found["traces"])
-    with ProcessPoolExecutor(1, get_context("spawn")) as alone:
-        seconds, memory = alone.submit(built, folder, found).result()
+    seconds, memory = apart(built, folder, found)
     report = folder / "report"
     size = sum(file.stat().st_size for file in (report / "assets").rglob("*") if file.is_file())
     print(f"{args.memes:,} memes, {3 * args.seeds} runs, {rows / 1e6:.1f} million trace rows")

@@ -256,6 +256,7 @@ def build(folder: Path, found: Mapping[str, list[Path]], report: Report | None =
         script("report_shell").main([target / f"assets/{name}" for name in ("style.css", "load.js", "filters.js")])
         script("report_memes").main(
             **found, model=folder / "model", page=target / "memes.html", pieces=target / "assets/memes",
-            study="browsed", pages=[Page("index.html", "Summary"), Page("memes.html", "Memes")], pictures=pictures, **told,
+            study="browsed", pages=[Page("index.html", "Summary"), Page("memes.html", "Memes")], pictures=pictures,
+            **told,
         )  # fmt: skip
     return target / "memes.html"

@@ -312,3 +312,8 @@ def test_a_study_of_one_run_without_pictures(browser, tmp_path):
         shows = page.locator("[data-key=show] option").all_inner_texts()
         assert shows == ["all memes", "fixed by only", "broken by training", "format lost", "attention was read"]
         assert re.search("only, seed 3", page.inner_text("#memes-detail"))
+    with opened(browser, browsed_study.build(tmp_path, found, Report(images="full")).as_uri()) as page:
+        choose(page, 2)
+        source = page.locator(".memes-head img").get_attribute("src")
+        assert re.fullmatch(r"pictures/memes/val/whole/(..)/\1[0-9a-f]{18}\.jpg", source)
+        page.wait_for_function("document.querySelector('.memes-head img').naturalWidth === 120")
