@@ -385,9 +385,9 @@ ANALYSES = [
     *(["parity"] if TWINS else []),
 ]
 # The report: its pages (file, name in the header), what they share, and what the first one is told.
-PAGES = [["index.html", "Summary"]]
+PAGES = [["index.html", "Summary"], ["memes.html", "Memes"]]
 SHELL = ["style.css", "load.js", "filters.js"]
-REPORT = {"study": plain(STUDY), "in_domain": IN_DOMAIN, "notes": UNMATCHED, "pages": PAGES}
+REPORT = {"study": plain(STUDY), "notes": UNMATCHED, "pages": PAGES}
 # Where analyses find what they reduce: folders for the scripts, the same file by file for Snakemake.
 SCORED = ["base/seed0", *RUN_NAMES]
 FOLDERS = {
@@ -418,6 +418,14 @@ SHARDS = [f"{i}-of-{STUDY.scoring.shards}" for i in range(1, STUDY.scoring.shard
 ANSWERED = [file for kind in ("samples", "base", "runs", "data") for file in FOLDERS[kind]]
 TRACES = [f"{folder}/{shard}.parquet" for folder in FOLDERS["traces"] for shard in SHARDS]
 RESPONSES = [f"{folder}/{shard}.parquet" for folder in FOLDERS["responses"] for shard in SHARDS]
+# The memes browser shows what policies answer themselves, so nothing of train.
+HELD_OUT = {
+    **{name: FOLDERS[name] for name in ("samples", "traces", "responses")},
+    **{name: FOLDERS[name][1:] for name in ("base", "data")},
+    "attention": [f"{ROOT}/extracts/attention/{name}.parquet" for name in SCORED],
+    "pictures": [f"{ROOT}/report/pictures/{d}/{s}" for d, s in SPLITS[1:] if STUDY.report.images != "none"],
+}
+BROWSED = [file for name in ("samples", "base", "data", "attention", "pictures") for file in HELD_OUT[name]]
 SCORED_TO_PARENT = [f"{folder}/{shard}.parquet" for kept in TO_PARENT.values() for folder in kept for shard in SHARDS]
 
 

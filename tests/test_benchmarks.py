@@ -120,3 +120,14 @@ def test_planning_of_a_small_study(benchmark, monkeypatch: pytest.MonkeyPatch, c
     fresh, finished = module.measure(1)
     assert fresh.gigabytes < 1 and "Nothing to be done" in finished.text
     assert int(re.search(r"(\d+) files", capsys.readouterr().out)[1]) > 30
+
+
+def test_memes_are_built_and_seen(benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """In this process; a view over the limit is a failure."""
+    sizes = {"memes": 60, "seeds": 1, "samples": 2, "tokens": 8, "side": 60, "limit": 60, "folder": tmp_path}
+    module = benchmark("report_memes", *(f"--{name}={size}" for name, size in sizes.items()))
+    monkeypatch.setattr(module, "apart", lambda does, *given: does(*given))
+    monkeypatch.setattr(module, "first_view", lambda browser, address: 59.0)
+    assert ran(module) == 0 and "60 memes, 3 runs" in capsys.readouterr().out
+    monkeypatch.setattr(module, "views", lambda report: {"file": 61.0, "http": 1.0})
+    assert ran(module) == 1

@@ -48,6 +48,8 @@ def test_shipped_studies_are_valid_and_matched(name):
     [
         ({"samplng": {}}, "samplng: unknown key; did you mean 'sampling'?"),
         ({"sampling": {"num_sample": 3}}, "sampling.num_sample: unknown key; did you mean 'num_samples'?"),
+        ({"report": {"image": "none"}}, "report.image: unknown key; did you mean 'images'?"),
+        ({"report": {"images": "thumbnail"}}, "report.images: no 'thumbnail'; did you mean 'thumbnails'"),
         ({"methods": {"sft": {"kind": "sft", "arg": {}}}}, "methods.sft.arg: unknown key; did you mean 'args'?"),
         ({"methods": {"sft": {"kind": "sft", "prompt": "answer_only"}}}, "methods.sft.prompt: a study has one prompt"),
         ({"datasets": {"p": {"reader": "pictograms", "colums": {}}}}, "datasets.p.colums.*did you mean 'columns'"),

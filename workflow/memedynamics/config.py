@@ -25,6 +25,7 @@ from memedynamics.sections import (
     OwnSamples,
     Preferences,
     Probes,
+    Report,
     Sampling,
     Scoring,
     Seed,
@@ -37,8 +38,8 @@ from memedynamics.sections import (
 
 __all__ = [
     "Adapter", "Attention", "BaseModelConfig", "Dataset", "DemoTraining", "ExternalMethod", "Gradients", "Judge",
-    "Launch", "MergePath", "MergedMethod", "Method", "OwnSamples", "Preferences", "Probes", "RewardModel", "Sampling",
-    "Scoring", "Server", "Sharpe", "Spectrum", "Split", "Study", "TrainedMethod",
+    "Launch", "MergePath", "MergedMethod", "Method", "OwnSamples", "Preferences", "Probes", "Report", "RewardModel",
+    "Sampling", "Scoring", "Server", "Sharpe", "Spectrum", "Split", "Study", "TrainedMethod",
 ]  # fmt: skip
 
 SPLITS: list[Split] = ["train", "val", "test"]
@@ -72,6 +73,7 @@ class Study(Strict):
     gradients: Gradients = Field(default_factory=Gradients, description="analysis gradients")
     spectrum: Spectrum = Field(default_factory=Spectrum, description="analysis spectrum")
     merge_path: MergePath = Field(default_factory=MergePath, description="analysis merge_path")
+    report: Report = Field(default_factory=Report, description="what the report shows")
     adapter: Adapter = Field(default_factory=Adapter, description="adapter of all methods")
     training: dict[str, object] = Field(
         default_factory=dict, description="trainer arguments shared by all methods, by TRL's own names"

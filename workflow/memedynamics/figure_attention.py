@@ -95,6 +95,7 @@ def _layers(figure: go.Figure, here: pl.DataFrame) -> None:
             "showlegend": False,
             "hovertext": panels.hover(run),
             "hoverinfo": "text",
+            **panels.whose(run),
         }
         figure.add_scatter(x=run["layer"], y=run["value"], **style, row=1, col=5)
     few = rows["layer"].n_unique() <= 8

@@ -137,9 +137,10 @@ def _line(
         "showlegend": False,
         "cliponaxis": False,
     }
-    figure.add_scatter(
-        x=x["value"].to_list(), y=value, **style, hovertext=panels.hover(y), hoverinfo="text", row=row, col=col
-    )
+    told = {"hovertext": panels.hover(y), "hoverinfo": "text", **panels.whose(y)}
+    # Its first point may be the base's.
+    told["meta"] = {"method": method, "seed": y["seed"][-1]}
+    figure.add_scatter(x=x["value"].to_list(), y=value, **style, **told, row=row, col=col)
 
 
 def _matched(figure: go.Figure, val: pl.DataFrame) -> None:

@@ -75,6 +75,6 @@ def _draw(figure: go.Figure, row: int, col: int, rows: pl.DataFrame, y: pl.Serie
     text = [
         f"{figures.name(name)}, seed {seed}<br>{metric} at step {at}: {x:.7g}" for name, seed, metric, at, x in kept
     ]
-    given = {"hovertext": text, "hoverinfo": "text", "showlegend": False, **style}
+    given = {"hovertext": text, "hoverinfo": "text", "showlegend": False, **panels.whose(rows), **style}
     figure.add_scatter(x=rows["step"], y=y, **given, row=row, col=col)
     figure.update_xaxes(title_text="optimiser step", row=row, col=col)

@@ -79,6 +79,7 @@ def _training(figure: go.Figure, drawn: pl.DataFrame, among: Sequence[str]) -> N
         line = {"color": figures.faded(palette[method], 0.4), "width": 1, "dash": figures.DASHES[place % 5]}
         x = [_evenly(fraction, ticks) for fraction in steps["fraction"]]
         thin = {"mode": "lines", "line": line, "hovertext": panels.hover(steps), "hoverinfo": "text"}
+        thin |= panels.whose(steps)
         figure.add_scatter(x=x, y=steps["value"], **thin, showlegend=False, row=3, col=1)
     panels.curves(figure, 3, 1, windows, "mean reward", None, among=among)
     figure.update_yaxes(autorange=True, range=None, row=3, col=1)

@@ -102,7 +102,7 @@ def _nulls(rows: pl.DataFrame) -> list[pl.DataFrame]:
 
 def _line(figure: go.Figure, run: pl.DataFrame, colour: str, place: int) -> None:
     x, low, high = (run[name].to_list() for name in ("index", "ci_low", "ci_high"))
-    common = {"showlegend": False, "row": 1, "col": 1}
+    common = {"showlegend": False, "row": 1, "col": 1, "meta": panels.whose(run)["meta"]}
     band = {"x": x + x[::-1], "y": high + low[::-1], "fillcolor": figures.faded(colour, 0.12), "hoverinfo": "skip"}
     figure.add_scatter(**band, **common, mode="lines", fill="toself", line_width=0)
     symbol, dash = figures.MARKERS[place % len(figures.MARKERS)], figures.DASHES[place % len(figures.DASHES)]
@@ -187,7 +187,7 @@ def _pair_points(figure: go.Figure, rows: pl.DataFrame, at: int, col: int) -> No
         x = at + panels.SPREAD * ((place + 0.5) / count - 0.5)
         figure.add_scatter(
             x=[x], y=[value], mode="markers", marker=marker, error_y={**bars, "thickness": 1.3}, showlegend=False,
-            hovertext=panels.hover(row), hoverinfo="text", row=3, col=col,
+            **panels.whose(row), hovertext=panels.hover(row), hoverinfo="text", row=3, col=col,
         )  # fmt: skip
 
 

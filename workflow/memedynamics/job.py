@@ -184,8 +184,18 @@ def _as_the_umask_says(outputs: Iterable[Path]) -> None:
 
 
 def _report(job: dict, began: float) -> None:
-    """Beside Snakemake's benchmark: how many of the job's seconds went into items, not into starting up."""
+    """Beside Snakemake's benchmark: the seconds that went into items, not into starting up, and use of GPUs."""
     if job.get("timing"):
         file = Path(job["timing"])
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"seconds": time.time() - began, "items": Bar.seconds}) + "\n")
+        told = {"seconds": time.time() - began, "items": Bar.seconds, **_devices(job["gpu"])}
+        file.write_text(json.dumps(told) + "\n")
+
+
+def _devices(count: int) -> dict[str, float]:
+    """How many GPUs the job held, and the most MiB that this process had on one of them; nothing without GPUs."""
+    torch = sys.modules.get("torch")
+    if not count or torch is None or not torch.cuda.is_available():
+        return {}
+    held = [torch.cuda.max_memory_reserved(device) for device in range(torch.cuda.device_count())]
+    return {"gpus": count, "gpu_memory": max(held) / 2**20}

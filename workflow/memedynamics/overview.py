@@ -1,6 +1,7 @@
 """The closing table of a study: what each run did to accuracy, format and distance from the base, and its figures."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +15,7 @@ from memedynamics.gather import BASE
 from memedynamics.verdicts import claims_table
 
 WIDTH = 100  # columns
+EFFORT = ("method", "seed", "prompts", "hateful", "correct at base", "epochs", "steps", "tokens", "FLOPs")
 END = pl.col("fraction") == pl.col("fraction").max().over("method", "seed")
 
 
@@ -68,25 +70,34 @@ def show(folder: Path, console: Console | None = None) -> None:
         raise InputError(f"{folder}/analyses/accuracy.parquet: has no rows; run the workflow again")
     console.print(_table(summary(accuracy, kl), accuracy["study"][0]))
     console.print("95 % intervals over prompts; val of the in-domain dataset; KL(base‖policy) on the base's samples.")
-    console.print(_training(folder))
-    console.print(_answers(tables.read(folder / "analyses/summary.parquet", "summary")))
+    console.print(_training((folder / "runs").glob("*/seed*/run.json")))
+    console.print(answers(tables.read(folder / "analyses/summary.parquet", "summary")))
     for figure in sorted((folder / "figures").glob("*.html")):
         console.print(f"figure  {figure}", soft_wrap=True)
 
 
-def _training(folder: Path) -> Table:
-    """What each run was trained on and what it took, from its run.json; dashes where it was trained elsewhere."""
+def _training(runs: Iterable[Path]) -> Table:
     table = Table(title="\nwhat each was trained on", title_justify="left", title_style="bold", box=None)
-    for column in ("method", "seed", "prompts", "hateful", "correct at base", "epochs", "steps", "tokens", "FLOPs"):
+    for column in EFFORT:
         table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
-    found = {file.parent: json.loads(file.read_text()) for file in (folder / "runs").glob("*/seed*/run.json")}
-    for method in ordered([run.parent.name for run in found]):
-        for run in sorted(run for run in found if run.parent.name == method):
-            table.add_row(method, run.name.removeprefix("seed"), *_effort(found[run]))
+    for row in trained(runs):
+        table.add_row(*row)
     return table
 
 
-def _answers(frame: pl.DataFrame) -> Table:
+def trained(runs: Iterable[Path]) -> list[list[str]]:
+    """What each of `runs`, files run.json, was trained on and what it took, a row of EFFORT each; dashes where it was
+    trained elsewhere.
+    """
+    found = {(file.parents[1].name, file.parent.name): json.loads(file.read_text()) for file in runs}
+    return [
+        [method, folder.removeprefix("seed"), *_effort(found[method, folder])]
+        for method in ordered([method for method, _ in found])
+        for folder in sorted(folder for name, folder in found if name == method)
+    ]
+
+
+def answers(frame: pl.DataFrame) -> Table:
     """The study's questions and what its data says to the claims behind them: a line a verdict, of which methods."""
     table = Table(title="\nwhat the data says", title_justify="left", title_style="bold", box=None)
     for column in ("question", "answer"):

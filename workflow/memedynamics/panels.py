@@ -162,10 +162,10 @@ def _points(
     joined: bool = False, joined_from: float | None = None,
 ) -> None:  # fmt: skip
     y, low, high = (run[name].to_list() for name in ("value", "ci_low", "ci_high"))
-    text, where = hover(run), run.select("dataset", "split", "fraction").rows()
+    text, told = hover(run), whose(run)
     if joined_from is not None:
         x, y, low, high = [0, *x], [joined_from, *y], [joined_from, *low], [joined_from, *high]
-        text, where = ["start: the base model", *text], [(None, None, 0.0), *where]
+        text, told["customdata"] = ["start: the base model", *text], [(None, None, 0.0), *told["customdata"]]
     bars = {
         "type": "data", "symmetric": False, "thickness": 1.3, "width": 0, "color": figures.faded(colour, 0.75),
         "array": [_gap(b, a) for a, b in zip(y, high, strict=True)],
@@ -176,13 +176,13 @@ def _points(
     line = {"color": colour, "width": 1.5, "dash": dash}
     mode = "lines+markers" if joined else "markers"
     style = {"mode": mode, "marker": marker, "line": line, "error_y": bars, "showlegend": False, "cliponaxis": False}
-    told = {"hovertext": text, "hoverinfo": "text", "meta": _whose(run), "customdata": where}
-    figure.add_scatter(x=x, y=y, **style, **told, row=row, col=col)
+    figure.add_scatter(x=x, y=y, **style, **told, hovertext=text, hoverinfo="text", row=row, col=col)
 
 
-def _whose(rows: pl.DataFrame) -> dict[str, str | int]:
-    """The run that a trace shows, for the report's filters; `customdata` says where each point was measured."""
-    return dict(zip(("method", "seed"), rows.select("method", "seed").row(0), strict=True)) if len(rows) else {}
+def whose(rows: pl.DataFrame) -> dict[str, object]:
+    """For the report's filters: the run that a trace shows (`meta`), where its points were measured (`customdata`)."""
+    run = rows.select("method", "seed").to_dicts()[:1]
+    return {"meta": run[0] if run else {}, "customdata": rows.select("dataset", "split", "fraction").rows()}
 
 
 def _gap(upper: float | None, lower: float | None) -> float:

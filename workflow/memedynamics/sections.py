@@ -225,3 +225,13 @@ class Spectrum(Strict):
 
     top: PositiveInt = Field(10, description="leading singular vectors compared with the base's")
     epsilon: Fraction = Field(0.5, description="an intruder's largest |cosine| with the base's vectors is below this")
+
+
+class Report(Strict):
+    """What the report shows of the memes, whose content may hurt and may not be for everybody."""
+
+    images: Literal["none", "thumbnails", "full"] = Field(
+        "thumbnails",
+        description="none: no pictures; thumbnails: small ones, 256 px; full: besides, each picture as it is",
+    )
+    blur: bool = Field(True, description="pictures are blurred until they are clicked")

@@ -33,13 +33,14 @@ globalThis.filters = (() => {
     return kept;
   }
 
+  const textOf = (box) => box.parentElement.textContent.trim();
+  const labelOf = (box) => box.closest("fieldset").querySelector("legend").textContent.toLowerCase();
+
   function said() {
     const parts = names.map((name) => boxes.filter((box) => box.name === name && box.checked));
-    const texts = parts.filter((part) => part.length).map((part) => part.map(textOf).join(", "));
+    const texts = parts.filter((part) => part.length).map((part) => `${labelOf(part[0])} ${part.map(textOf).join(", ")}`);
     return texts.join("; ") || "all shown";
   }
-
-  const textOf = (box) => box.parentElement.textContent.trim();
 
   function show() {
     for (const box of boxes) box.checked = chosen(box.name).has(box.value);

@@ -1,0 +1,64 @@
+"""Tables on the page: what is told once, what is cut, how numbers stand; the files hold everything."""
+
+import polars as pl
+import pytest
+
+from memedynamics import report_tables, tables
+
+
+@pytest.fixture
+def frame():
+    rows = [
+        ("sft", seed, fraction, "val", fraction / 3, unit)
+        for seed in (1, 2)
+        for fraction, unit in ((0.5, "nat"), (1.0, None))
+    ]
+    found = pl.DataFrame(rows, ["method", "seed", "fraction", "split", "value", "missing"], orient="row")
+    kept = {
+        "study": "s",
+        "step": 4,
+        "reference": "base",
+        "dataset": "memes",
+        "statistic": "length",
+        "n": 5,
+        "unit": "1",
+    }
+    found = found.with_columns(**{name: pl.lit(value) for name, value in kept.items()})
+    return found.with_columns(ci_low=pl.lit(None, pl.Float64), ci_high=pl.lit(None, pl.Float64))
+
+
+@pytest.fixture(autouse=True)
+def schema(monkeypatch):
+    monkeypatch.setitem(tables.SCHEMAS, "length", tables.analysis_schema())
+
+
+def test_columns_that_say_the_same_in_all_rows_are_told_once(frame):
+    shown = report_tables.shown(frame, "length")
+    assert [column.name for column in shown.columns] == ["seed", "fraction", "value", "missing"]
+    assert shown.common | {"dataset": "memes"} == shown.common and "ci_low" not in shown.common
+    assert shown.common["method"] == "sft" and shown.common["step"] == "4"
+
+
+def test_texts_are_places_among_few_and_numbers_are_short(frame):
+    seed, fraction, value, missing = report_tables.shown(frame, "length").columns
+    assert (missing.values, missing.levels) == ([0, None, 0, None], ["nat"])
+    assert value.values == [0.16667, 0.33333] * 2 and value.levels is None
+    assert fraction.unit == "1" and "milestone" in fraction.description
+    assert seed.values == [1, 1, 2, 2]
+
+
+def test_a_large_table_is_shown_at_the_runs_ends(frame, monkeypatch):
+    monkeypatch.setattr(report_tables, "MOST", 3)
+    shown = report_tables.shown(frame, "length")
+    assert (shown.rows, shown.total) == (2, 4) and shown.common["fraction"] == "1"
+    monkeypatch.setattr(report_tables, "MOST", 1)
+    assert report_tables.shown(frame, "length").rows == 1
+
+
+def test_the_files_hold_all_of_it(frame, tmp_path):
+    tables.write(frame, tmp_path / "length.parquet", "length")
+    report_tables.download(tmp_path / "length.parquet", "length", tmp_path / "out")
+    assert (tmp_path / "out/length.parquet").read_bytes() == (tmp_path / "length.parquet").read_bytes()
+    again = pl.read_csv(tmp_path / "out/length.csv")
+    assert again.columns == tables.SCHEMAS["length"].names
+    assert again["value"].to_list() == frame["value"].to_list()

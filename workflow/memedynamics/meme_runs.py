@@ -1,0 +1,54 @@
+"""Whose answers the memes browser shows: the files of each run, in the order of every figure, the base first."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from memedynamics import figures, gather
+from memedynamics.meme_flags import Run
+
+BASE_RUN: Run = (gather.BASE, None)
+
+
+class Sources(NamedTuple):
+    """A run's files; of the base no traces and responses, which are against itself."""
+
+    samples: Sequence[Path]
+    traces: Sequence[Path]
+    responses: Sequence[Path]
+    attention: Sequence[Path]
+
+
+def sources(**paths: Iterable[Path]) -> dict[Run, Sources]:
+    """The files of all runs, by method and seed; `paths`: the fields of `Sources`, files or folders of all runs."""
+    found = {name: gather.by_run(given) for name, given in paths.items()}
+    order = figures.ordered([method for method, _ in found["samples"]])
+    runs = sorted(found["samples"], key=lambda run: (order.index(run[0]), run[1] or 0))
+    every = {run: Sources(**{name: of_run.get(run, []) for name, of_run in found.items()}) for run in runs}
+    return every | {BASE_RUN: every[BASE_RUN]._replace(traces=[], responses=[])}
+
+
+def described(runs: Sequence[Run]) -> list[dict]:
+    """Of each run: `key` (its folder of pieces), method, the method's name and colour, and seed.
+
+    The seed is empty where it says nothing: of the base, and of runs trained elsewhere, which stand as seed 0 beside
+    methods that have other seeds.
+    """
+    palette, own = figures.colours([method for method, _ in runs]), _seeds(runs)
+    return [
+        {
+            "key": gather.BASE if (method, seed) == BASE_RUN else f"{method}/seed{seed}",
+            "method": method,
+            "name": figures.name(method),
+            "colour": palette[method],
+            "seed": seed if seed in own else None,
+        }
+        for method, seed in runs
+    ]
+
+
+def _seeds(runs: Sequence[Run]) -> set[int | None]:
+    """The seeds that tell runs apart: those of the method with most runs, or of any but 0."""
+    most = Counter(method for method, _ in runs[1:]).most_common(1)[0][0]
+    return {seed for method, seed in runs if method == most or seed} - {None}

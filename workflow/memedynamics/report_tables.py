@@ -1,0 +1,86 @@
+"""An analysis's table for the report: whole as CSV and Parquet, and packed for the page's own table.
+
+On the page, columns in which all rows agree are told once, and of a table of more than MOST rows those of the runs'
+ends are shown, the first MOST of them.
+"""
+
+import math
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+import pyarrow as pa
+
+from memedynamics import tables
+
+MOST = 20_000  # rows: what a browser sorts and searches at once without a pause
+DIGITS = 5
+# What a narrow screen shows without scrolling.
+FIRST = ("method", "seed", "fraction", "dataset", "split", "statistic", "value", "ci_low", "ci_high", "n", "unit")
+
+
+class Column(NamedTuple):
+    """A column of the page's table: its name, what its schema says of it, its values."""
+
+    name: str
+    description: str
+    unit: str
+    values: list  # numbers, or places in `levels`; None where empty
+    levels: list[str] | None  # the texts of a column of texts
+
+
+class Shown(NamedTuple):
+    """A table as the page has it: columns, how many rows of how many, and what all rows have in common."""
+
+    columns: list[Column]
+    rows: int
+    total: int
+    common: dict[str, str]
+
+    def packed(self) -> dict[str, object]:
+        """What index_tables.js takes."""
+        return {"columns": [{"name": each.name, "values": each.values, "levels": each.levels} for each in self.columns]}
+
+
+def download(table: Path, name: str, folder: Path) -> None:
+    """The table of the analysis `name` in `folder`, as the file it is and as CSV."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(table, folder / f"{name}.parquet")
+    tables.read(table, name).write_csv(folder / f"{name}.csv")
+
+
+def shown(frame: pl.DataFrame, name: str) -> Shown:
+    """`frame`, the table of the analysis `name`, as the page shows it."""
+    kept = (frame if len(frame) <= MOST else _ends(frame)).head(MOST)
+    same = [column for column in kept.columns if kept[column].n_unique() <= 1]
+    common = {column: _said(kept[column][0]) for column in same if len(kept) and kept[column][0] is not None}
+    order = [*(column for column in FIRST if column in kept.columns), *kept.columns]
+    different = kept.select(column for column in dict.fromkeys(order) if column not in same)
+    columns = [_column(tables.SCHEMAS[name].field(each.name), each) for each in different]
+    return Shown(columns, len(kept), len(frame), common)
+
+
+def _ends(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.filter(pl.col("fraction") == pl.col("fraction").max().over("method", "seed"))
+
+
+def _said(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _column(field: pa.Field, values: pl.Series) -> Column:
+    told = {key.decode(): text.decode() for key, text in (field.metadata or {}).items()}
+    about = field.name, told.get("description", ""), told.get("unit", "")
+    if values.dtype.is_numeric():
+        return Column(*about, [_short(value) for value in values], None)
+    texts = values.cast(pl.String)
+    levels = texts.drop_nulls().unique(maintain_order=True).to_list()
+    places = {text: place for place, text in enumerate(levels)}
+    return Column(*about, [places.get(text) for text in texts], levels)
+
+
+def _short(value: float | int | None) -> float | int | None:
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None

@@ -1,0 +1,48 @@
+"""The memes browser: its page, its index, and the pieces of what every policy answered."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from memedynamics import gather, meme_answers, meme_page, meme_pieces, meme_runs, meme_tokens, report_page, tables
+from memedynamics.job import progress, run
+from memedynamics.report_page import Page
+from memedynamics.thumbnails import Pictures, endings
+
+DATA = [*gather.MEME, "text", "label", "groups", "image_sha256"]
+
+
+def main(
+    data: list[Path],
+    base: list[Path],
+    samples: list[Path],
+    traces: list[Path],
+    responses: list[Path],
+    attention: list[Path],
+    model: Path,
+    page: Path,
+    pieces: Path,
+    study: str,
+    pages: list[Page],
+    images: Pictures,
+    blur: bool,
+    pictures: Sequence[Path] = (),
+) -> None:
+    """A run at a time: the answers of no more than one are in memory."""
+    runs = meme_runs.sources(samples=[*base, *samples], traces=traces, responses=responses, attention=attention)
+    assets, tokenizer = pieces.parent, meme_tokens.load(model)
+    everything = tables.read_all(data, "data", DATA)
+    counts = {name: meme_answers.counts(of.samples) for name, of in runs.items()}
+    memes = meme_pieces.listed(everything, counts)
+    index = meme_pieces.index(memes, everything, counts, meme_answers.looks(attention[:1]))
+    index |= {"runs": meme_runs.described(list(runs)), "images": images, "blur": blur}
+    index |= {"endings": [endings(pictures)[name] for name in index["pictures"]]} if images == "full" else {}
+    report_page.copy_assets(pieces, [*meme_page.SHEETS, *meme_page.SCRIPTS])
+    report_page.deliver(assets, f"{pieces.name}/index", index)
+    for told, of in progress(zip(index["runs"], runs.values(), strict=True), "memes", len(runs)):
+        for number, piece in meme_pieces.pieces(memes, meme_answers.every(of), tokenizer):
+            report_page.deliver(assets, f"{pieces.name}/{told['key']}/{number}", piece)
+    page.write_text(meme_page.page(index, study, pages, images, str(tables.provenance.get("commit", ""))[:12]))
+
+
+if __name__ == "__main__":
+    run(main)
