@@ -43,4 +43,5 @@ rule all:
     input:
         rules.analyses.input,
         rules.figures.input,
+        rules.report.input,
         rules.extrapolate.output.costs_file if STUDY.trial else [],

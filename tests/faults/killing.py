@@ -35,6 +35,7 @@ STAGES = {
     "extraction": ["base_svd", *(f"extract_{name}" for name in LOOKED_AT)],
     "analyses": list(REDUCED),
     "figures": [f"figure_{name}" for name in REDUCED],
+    "report": ["thumbnails", "report_index", "report_memes"],
 }
 STAGE = {rule: stage for stage, rules in STAGES.items() for rule in rules}
 # How many things a job has put on disk as it went when it is killed, for stages where it does. A training has four
@@ -43,7 +44,7 @@ AFTER = {
     **dict.fromkeys(("base model", "sampling", "own samples", "scoring", "extraction"), (0, 1, 2, 3)),
     **dict.fromkeys(("sft", "dpo", "grpo"), (0, 1)),
 }
-QUICK = ("data", "analyses", "figures")
+QUICK = ("data", "analyses", "figures", "report")
 # Who dies: Snakemake with all its jobs, Snakemake alone (its jobs go on), or one job.
 WAYS = ("all", "all", "snakemake", "job")
 POLL = 0.02  # seconds

@@ -43,6 +43,7 @@ ONCE = {
 # What says how long something took.
 TIMED = ["step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"]
 ASIDE = ("logs", "benchmarks", ".work", ".running")
+PAGE = Path("report/index.html")  # tells how long each job took
 
 
 def counts(kills: int) -> dict[str, int]:
@@ -56,7 +57,11 @@ def artefacts(folder: Path) -> dict[Path, Path]:
     """Every artefact's file by its path in the study."""
     root = folder / ROOT
     found = {file.relative_to(root): file for file in root.rglob("*") if file.is_file()}
-    return {name: file for name, file in found.items() if name.parts[0] not in ASIDE and name.name[0] != "."}
+    return {
+        name: file
+        for name, file in found.items()
+        if name.parts[0] not in ASIDE and name.name[0] != "." and name != PAGE
+    }
 
 
 def untimed(file: Path) -> pl.DataFrame:

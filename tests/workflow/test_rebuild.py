@@ -26,6 +26,7 @@ def analyses(*names):
 
 
 ANALYSES = analyses(*OF_SCORES, *OF_SAMPLES_AND_EXTRACTS)
+INDEX, MEMES = {"report_index": 1}, {"report_memes": 1}
 
 
 def edit(folder, file, old, new):
@@ -67,19 +68,24 @@ def test_no_artefact_knows_where_it_lies(finished):
 
 
 def test_an_unrelated_module_rebuilds_nothing(copied):
-    edit(copied, "workflow/memedynamics/overview.py", "import", "UNUSED = 1\nimport")
+    edit(copied, "workflow/memedynamics/failures.py", "import", "UNUSED = 1\nimport")
     edit(copied, "workflow/memedynamics/plan.py", "GB = 1e9", "GB = 1e9 + 0")
     assert planned(copied) == Counter()
 
 
-def test_an_analysis_rebuilds_itself_its_figure_and_the_summary(copied):
+def test_an_analysis_rebuilds_itself_its_figure_the_summary_and_the_report(copied):
     edit(copied, "workflow/scripts/kl.py", "tables.write(", "print()\n    tables.write(")
-    assert planned(copied) == Counter(analyses("kl", "summary"))
+    assert planned(copied) == Counter(analyses("kl", "summary") | INDEX)
+
+
+def test_a_page_rebuilds_the_report_alone(copied):
+    edit(copied, "workflow/web/filters.js", "use strict", "use  strict")
+    assert planned(copied) == Counter({"report_shell": 1, **INDEX, **MEMES})
 
 
 def test_logic_of_an_imported_module_always_rebuilds(copied):
     edit(copied, "workflow/memedynamics/divergences.py", "import torch", "import torch\n\nNEW = 1")
-    assert planned(copied) == Counter({"score_base": 1, "score": 3, **analyses(*OF_SCORES)})
+    assert planned(copied) == Counter({"score_base": 1, "score": 3, **analyses(*OF_SCORES), **INDEX, **MEMES})
 
 
 def test_the_pairing_of_samples_leaves_what_has_no_pairs(copied):
@@ -93,7 +99,7 @@ def test_the_pairing_of_samples_leaves_what_has_no_pairs(copied):
 def test_what_analyses_share_loads_no_model(copied):
     edit(copied, "workflow/memedynamics/gather.py", "return joined.sort(", "print()\n    return joined.sort(")
     edit(copied, "workflow/memedynamics/stats.py", "LEVEL = 0.95", "LEVEL = 0.95 + 0")
-    assert planned(copied) == Counter(ANALYSES)
+    assert planned(copied) == Counter(ANALYSES | INDEX | MEMES)
 
 
 def test_a_checkpoint_trained_elsewhere_is_a_run(copied):
@@ -129,6 +135,8 @@ def test_a_prompt_rebuilds_sampling_and_everything_after(copied):
     edit(copied, "config/prompts/think_answer_text.yaml", "Is it hateful?", "Is this hateful?")
     everything = Counter(
         {"base_model": 1, **SAMPLES, **PAIRS, **TRAINING, **SCORES, **EXTRACTS, **OF_THE_BASE, **ANALYSES}
+        | INDEX
+        | MEMES
     )
     assert planned(copied) == everything
 
@@ -153,7 +161,7 @@ def test_what_changes_no_result_rebuilds_nothing(copied):
 def test_a_seed_added_runs_that_seed_and_what_aggregates(copied):
     edit_study(copied, lambda study: study.update(seeds=[1, 2]))
     new_run = {"train_sft": 1, "train_dpo": 1, "train_grpo": 1, "sample_policy": 6, "gather_own_samples": 3, "score": 3}
-    assert planned(copied) == Counter({**new_run, **EXTRACTS, **ANALYSES})
+    assert planned(copied) == Counter({**new_run, **EXTRACTS, **ANALYSES, **INDEX, **MEMES})
 
 
 def test_two_hyperparameters_swapped_retrain(copied):

@@ -74,6 +74,8 @@ def show(folder: Path, console: Console | None = None) -> None:
     console.print(answers(tables.read(folder / "analyses/summary.parquet", "summary")))
     for figure in sorted((folder / "figures").glob("*.html")):
         console.print(f"figure  {figure}", soft_wrap=True)
+    for page in folder.glob("report/index.html"):
+        console.print(f"report  {page}", soft_wrap=True)
 
 
 def _training(runs: Iterable[Path]) -> Table:
