@@ -164,12 +164,7 @@ use rule accuracy as summary with:
         attention=rules.attention.output.table,
         entropy=rules.entropy.output.table,
     output:
-        table=report(
-            f"{ROOT}/analyses/summary.parquet",
-            caption="../workflow/report/summary.rst",
-            category="Tables",
-            labels={"analysis": "Summary", "question": definition("summary").question},
-        ),
+        table=shown(f"{ROOT}/analyses/summary.parquet", "summary", "Tables", "summary"),
     log:
         f"{ROOT}/logs/summary.log",
     benchmark:

@@ -191,14 +191,15 @@ def in_storage(folder):
 
 def drawn(name):
     """The outputs of a figure: a page of its own, and the drawing that the report and the paper take."""
-    about = definition(name)
-    page = report(
-        f"{ROOT}/figures/{name}.html",
-        caption="../workflow/report/figure.rst",
-        category="Figures",
-        labels={"analysis": about.title, "question": about.question or about.words},
-    )
+    page = shown(f"{ROOT}/figures/{name}.html", name, "Figures", "figure")
     return {"figure": page, "drawing": f"{ROOT}/figures/{name}.json"}
+
+
+def shown(file, name, category, caption):
+    """`file` of the analysis `name` as Snakemake's own report shows it, with a caption of workflow/report."""
+    about = definition(name)
+    labels = {"analysis": about.title, "question": about.question or about.words}
+    return report(file, caption=f"../workflow/report/{caption}.rst", category=category, labels=labels)
 
 
 def without(settings, *keys):

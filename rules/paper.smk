@@ -6,7 +6,8 @@ rule paper_figures:
     input:
         drawings=collect(f"{ROOT}/figures/{{name}}.json", name=ANALYSES),
     output:
-        collect(f"{PAPER}/{{name}}.{{format}}", name=ANALYSES, format=["pdf", "svg", "png"]),
+        [shown(f"{PAPER}/{name}.svg", name, "On paper", "paper") for name in ANALYSES],
+        collect(f"{PAPER}/{{name}}.{{format}}", name=ANALYSES, format=["pdf", "png"]),
         panels=directory(f"{PAPER}/panels"),
     log:
         f"{ROOT}/logs/paper/figures.log",

@@ -41,7 +41,7 @@ def planned(folder, *arguments, **options):
     stats = re.search(r"^job +count\n-+ +-+\n(.*?)^total", text, re.MULTILINE | re.DOTALL)
     rows = re.findall(r"^(\w+) +(\d+)$", stats.group(1), re.MULTILINE) if stats else []
     # Aggregates have no job of their own.
-    aggregates = {"all", "samples", "training", "analyses", "figures", "report"}
+    aggregates = {"all", "samples", "training", "analyses", "figures", "report", "paper"}
     return Counter({rule: int(count) for rule, count in rows if rule not in aggregates})
 
 

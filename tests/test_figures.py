@@ -9,7 +9,7 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from analysed_study import script, write
-from memedynamics import figures, panels, tables
+from memedynamics import checksums, figures, panels, tables
 from memedynamics.errors import InputError
 from memedynamics.figure_accuracy import figure_accuracy
 from memedynamics.figure_kl import figure_kl
@@ -213,6 +213,7 @@ def test_html_needs_no_network_and_repeats(name, study, tmp_path):
         assert reference not in rest
     assert files[0].read_bytes() == files[1].read_bytes()
     drawings = [file.with_suffix(".json") for file in files]
+    checksums.check_inputs(drawings)
     assert drawings[0].read_bytes() == drawings[1].read_bytes()
     assert {file for file in tmp_path.rglob("*") if file.is_file()} == {*files, *drawings}
 

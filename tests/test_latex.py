@@ -53,7 +53,7 @@ def test_annotations(text, made):
 
 
 def test_a_table():
-    made = latex.table([["a", "b"]], [["1", "2"], [], ["3", "4"]], "lr", "What", "tab:x")
+    made = latex.table([["a", "b"]], [["1", "2"], [], ["3", "4"]], "lr", "What", "tab:x", "small")
     assert made.splitlines()[5:13] == [
         r"\begin{tabular}{lr}", r"\toprule", r"a & b \\", r"\midrule", r"1 & 2 \\", r"\addlinespace", r"3 & 4 \\",
         r"\bottomrule",

@@ -61,13 +61,11 @@ def test_panels_are_split_by_their_axes():
 
 
 def test_a_panel_says_whose_colours_it_has_and_keeps_its_title_but_not_its_letter():
-    left, right, _ = paper_panels.panels(drawing())
-    words = [note["text"] for note in left.drawing["layout"]["annotations"]]
-    assert "<b>Left &lt;x&gt;</b>" in words and not any("<b>a</b>" in text for text in words)
-    assert any("SFT" in text for text in words) and any("seed 2" in text for text in words)
-    assert not any("A figure" in text or "A note" in text for text in words)
-    wrapped = [note["text"] for note in right.drawing["layout"]["annotations"] if "far too long" in note["text"]]
-    assert wrapped and max(map(len, wrapped)) < 60
+    left, right, _ = (panel.drawing["layout"]["title"]["text"] for panel in paper_panels.panels(drawing()))
+    assert left.endswith("<b>Left &lt;x&gt;</b>") and "SFT" in left and "seed 2" in left
+    assert "<b>a</b>" not in left and "A figure" not in left and "A note" not in left
+    title = [line for line in right.split("<br>") if "span" not in line]
+    assert len(title) == 2 and max(map(len, title)) < 52
 
 
 def test_fonts_of_panels_are_seven_to_nine_points():
@@ -75,6 +73,33 @@ def test_fonts_of_panels_are_seven_to_nine_points():
         found = fonts(panel.drawing)
         assert min(found) * 0.75 >= 7 and max(found) * 0.75 <= 9
         assert panel.drawing["layout"]["template"]["layout"]["font"]["family"] == figures.FONT
+
+
+def test_many_labels_slant_and_get_the_room_they_take():
+    made = drawing()
+    axis, height = made["layout"]["xaxis2"], list(paper_panels.panels(made))[1].drawing["layout"]["height"]
+    axis |= {"tickvals": list(range(9)), "ticktext": [f"label<br>number {i}" for i in range(9)]}
+    layout = list(paper_panels.panels(made))[1].drawing["layout"]
+    assert layout["xaxis"]["tickangle"] == paper_panels.SLANT and layout["xaxis"]["ticktext"][0] == "label number 0"
+    assert layout["height"] > height + 50
+
+
+def test_a_long_title_of_the_y_axis_fits_its_plot():
+    made = drawing()
+    made["layout"]["yaxis2"]["title"]["text"] = "(SR train − SR val) − base’s"
+    title = list(paper_panels.panels(made))[1].drawing["layout"]["yaxis"]["title"]
+    assert paper_panels.SMALLEST <= title["font"]["size"] < paper_panels.LARGEST and "<br>" not in title["text"]
+    made["layout"]["yaxis2"]["title"]["text"] *= 3
+    assert "<br>" in list(paper_panels.panels(made))[1].drawing["layout"]["yaxis"]["title"]["text"]
+
+
+def test_a_panel_over_several_rows_keeps_its_height():
+    figure = make_subplots(rows=2, cols=2, specs=[[{"rowspan": 2}, {}], [None, {}]])
+    for row, col in ((1, 1), (1, 2), (2, 2)):
+        figure.add_scatter(x=[1], y=[1], row=row, col=col)
+    made = json.loads(figures.finish(figure, pl.DataFrame(ROWS), "T", "N", 2).to_json())
+    heights = [panel.drawing["layout"]["height"] for panel in paper_panels.panels(made)]
+    assert heights[0] > 1.8 * heights[1] == 1.8 * heights[2]
 
 
 def test_a_whole_figure_leaves_title_and_note_to_the_caption():

@@ -30,6 +30,8 @@ APART = [("sft", 1, 3.0), ("sft", 2, 3.1), ("dpo", 1, 1.0), ("dpo", 2, 1.1)]
         ([run for run in APART if run[1] == 1], 0.1, claims.ONE_SEED),
         ([*APART[:3], ("dpo", 2, 3.05)], 0.01, claims.SEEDS),  # seed 2 of dpo beats seed 1 of sft
         ([("sft", 1, 3.0), ("dpo", 2, 1.0)], 0.1, claims.UNDECIDED),  # no common seed
+        ([(method, seed, 1.0) for method, seed, _ in APART], 0.1, claims.UNDECIDED),
+        (APART, 0.0, claims.NO_INTERVAL),
     ],
 )
 def test_a_lead(runs, width, reason):
@@ -68,6 +70,8 @@ def test_a_ranking_tells_both_ends_with_intervals_seeds_and_n():
     )
     assert ranked.ranking(frame(APART[:1]), PLAIN, "{}", "{}") == "SFT: 3 [2.9, 3.1]; n = 50 prompts"
     assert ranked.ranking(frame([]), PLAIN, "{}", "{}") == ""
+    alike = frame([(method, 1, 1.0) for method in ("sft", "dpo")])
+    assert ranked.ranking(alike, PLAIN, "{}", "{}") == "alike under SFT and DPO, 1 [0.9, 1.1]; n = 50 prompts"
 
 
 @pytest.mark.parametrize(

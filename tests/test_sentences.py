@@ -120,7 +120,7 @@ def test_gradients_compare_the_sign_with_theory():
     told = sentences("gradients", strings(table("gradients", rows)))
     assert "below one half, a cosine of −0.8 [−0.9, −0.7], n = 40 prompts (as theory expects)" in told[0]
     assert "above one half, a cosine of −0.3 [−0.5, −0.1], n = 40 prompts (against theory)" in told[0]
-    assert told[1] == "No direction beyond this batch (halves of the memes disagree): DPO."
+    assert told[1] == "No direction beyond this batch (halves of the memes disagree): “DPO”."
 
 
 def test_a_judge_that_tosses_a_coin_and_prefers_the_first():
@@ -186,7 +186,7 @@ SAID = {
     "rewards": ["SFT earns most, 0.8 [0.7, 0.9]", "taught nothing: GRPO: 40.0 % [30.0, 50.0]"],
     "spectrum": ["SFT’s update has most directions, an effective rank of 0.8"],
     "sharpe": ["in every seed: the caption under SFT; 1 of 2 pairs", "highest for SFT"],
-    "attention": ["+30.0 points [+20.0, +40.0]", "blank, test of memes: SFT: −30.0", "memes, SFT is right most"],
+    "attention": ["+30.00 points [+20.00, +40.00]", "blank, test of memes: SFT: −30.0", "memes, SFT is right most"],
     "entropy": ["DPO surest, with 0.7 nat", "DPO against SFT"],
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ Colours are Okabe & Ito's (2008), told apart with any colour vision. Equal table
 What stands outside the panels has a name, so that the report and the paper can write it themselves.
 """
 
+import json
 import textwrap
 from collections.abc import Sequence
 from html import escape
@@ -12,6 +13,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 import polars as pl
 
+from memedynamics import checksums
 from memedynamics.gather import BASE
 
 COLOURS = {"base": "#6b6b6b", "sft": "#0072B2", "dpo": "#D55E00", "grpo": "#009E73", "rft": "#56B4E9", "em": "#CC79A7"}
@@ -25,6 +27,7 @@ NAMES = {
 }  # fmt: skip
 FONT = "Helvetica, Arial, Liberation Sans, sans-serif"
 WIDTH, PANEL = 1000, 310  # px: a figure's width, and a row of panels with its titles and labels
+PX = 96  # px an inch, on paper
 HEADING, KEY, NOTE, PANEL_TITLE = "figure title", "figure key", "figure note", "panel title"  # annotations' names
 LINE, MANY = 165, 6  # characters that fit into the width, and how many of a study's notes are written out
 
@@ -136,14 +139,13 @@ def _written(notes: Sequence[str]) -> list[str]:
 
 
 def save(figure: go.Figure, path: Path, identity: str) -> None:
-    """Write `figure` as a page of its own that needs no network, and beside it the drawing alone, as Plotly's JSON.
+    """Write `figure` as a page of its own that needs no network, and beside it the drawing alone, as Plotly's JSON with
+    a checksum.
 
     The report and the paper take the drawing (module `printing` for pdf, svg and png).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    drawing = path.with_suffix(".json")
-    partial = [file.with_name(f".{file.name}.partial") for file in (path, drawing)]
-    figure.write_html(partial[0], include_plotlyjs=True, div_id=identity, config={"displaylogo": False})
-    figure.write_json(partial[1])
-    for file, whole in zip(partial, (path, drawing), strict=True):
-        file.replace(whole)
+    partial = path.with_name(f".{path.name}.partial")
+    figure.write_html(partial, include_plotlyjs=True, div_id=identity, config={"displaylogo": False})
+    partial.replace(path)
+    checksums.write_json(path.with_suffix(".json"), json.loads(figure.to_json()))

@@ -16,6 +16,7 @@ SIZE = TABLE["effective_rank"]._replace(statistic="relative_frobenius")
 SIGNAL = Cell("sharpe", "snr", "train", {"module": "all", "versus": None})
 ADDED = Cell("sharpe", "occlusion_overfit_index_difference", "train-val", {"label": "all", "versus": BASE})
 NAT = Unit(" nat")
+FINE = POINTS._replace(pattern="{:+.2f}")
 LAYERS = "linear layers"
 
 
@@ -66,7 +67,7 @@ def attention(frame: pl.DataFrame) -> list[str]:
     """Whose last prompt token looks more at the picture, and whose answers go with the picture, or under noise."""
     shift, blank = levels(frame, TABLE["image_attention_shift"]), levels(frame, perturbed(BLANK))
     told = signs(shift, "more in every seed", "less in every seed")
-    most = ranking(shift, POINTS, "most under {}, {}", "least under {}, {}")
+    most = ranking(shift, FINE, "most under {}, {}", "least under {}, {}")
     lost = ranking(blank, POINTS, "least change under {}, {}", "most under {}, {}")
     found = [
         f"attention on the picture against the base’s, {place(shift)}: {most}; {told}" if told else "",

@@ -58,15 +58,17 @@ def from_html(text: str) -> str:
     return "".join(found) + "}" * sum(name in TAGS for name in still)
 
 
-def table(head: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], columns: str, caption: str, label: str) -> str:
-    """A booktabs table over the page's width: lines of `head`, `rows` (an empty one is a rule), all of them LaTeX.
+def table(
+    head: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], columns: str, caption: str, label: str, size: str
+) -> str:
+    """A booktabs table over the page's width: lines of `head`, `rows` (an empty one is some room), all of them LaTeX.
 
-    `columns` is tabular's own description of them.
+    `columns` is tabular's own description of them, `size` the font's, footnotesize or smaller.
     """
     lines = [_line(cells) for cells in head]
     body = [_line(cells) if cells else r"\addlinespace" for cells in rows]
     parts = [
-        r"\begin{table*}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{{label}}}", r"\footnotesize",
+        r"\begin{table*}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{{label}}}", rf"\{size}",
         rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *lines, r"\midrule", *body, r"\bottomrule", r"\end{tabular}",
         r"\end{table*}", "",
     ]  # fmt: skip

@@ -25,7 +25,7 @@ def gradients(frame: pl.DataFrame) -> list[str]:
     told = [_turned(rows[key], key) for key in HALVES if key in rows]
     halves = base.filter(statistic="split_half", bin="all").drop_nulls("value")
     idle = halves.filter(~(pl.col("ci_low") > 0).fill_null(False))["objective"].to_list()
-    names = wording.listed([OBJECTIVES.get(name, name) for name in idle])
+    names = wording.listed([_objective(name) for name in idle])
     none = f"no direction beyond this batch (halves of the memes disagree): {names}" if idle else ""
     start = "on the base, entropy minimisation of the decision against GRPO of the decision"
     return [sentence(f"{start}: {'; '.join(told)}" if told else ""), sentence(_extremes(base)), sentence(none)]
@@ -48,12 +48,15 @@ def _extremes(base: pl.DataFrame) -> str:
     rows = rows.sort("value", descending=True).to_dicts()
     if len(rows) < 2:
         return ""
-    ends = [
-        f"{OBJECTIVES.get(row['objective'], row['objective'])} and {OBJECTIVES.get(row['other'], row['other'])} are "
-        f"{words}, {interval(row, PLAIN)}"
+    most, least = (
+        f"{_objective(row['objective'])} and {_objective(row['other'])} are {words}, {interval(row, PLAIN)}"
         for row, words in ((rows[0], "most alike"), (rows[-1], "least"))
-    ]
-    return f"of {len(rows)} pairs of objectives {', '.join(ends)}"
+    )
+    return f"of {len(rows)} pairs of objectives {most}, {least}"
+
+
+def _objective(name: str) -> str:
+    return f"“{OBJECTIVES.get(name, name)}”"
 
 
 def judgement(frame: pl.DataFrame) -> list[str]:
@@ -127,7 +130,9 @@ def summary(frame: pl.DataFrame) -> list[str]:
     if not lines:
         return [sentence("this study has no methods that its questions are about")]
     why = wording.listed([_why(reason, count) for reason, count in reasons.most_common()])
-    found = [f"of {len(lines)} claims {len(decided)} {'is' if len(decided) == 1 else 'are'} decided by this data"]
+    found = [
+        f"of {len(lines)} claims {len(decided) or 'none'} {'is' if len(decided) < 2 else 'are'} decided by this data"
+    ]
     found += (
         ["; ".join(decided[:3]) + (f"; and {len(decided) - 3} more" if len(decided) > 3 else "")] if decided else []
     )

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from memedynamics.figures import HEADING, NOTE
 from memedynamics.paper_panels import TEXT, axis, on_axes, panels
-from memedynamics.paper_text import fitted
+from memedynamics.plotly_text import fitted
 from memedynamics.printing import FORMATS, Print
 
-TALLEST = 8.7  # in: a page's text less two lines of caption
+TALLEST = 7.5  # in: a page's text less a caption
 SMALLEST, LARGEST = 11.0, 14.0  # px of 1000
 TOP, BELOW = 66, 58  # px: the key and the titles of the first panels; the labels below the last
 

@@ -8,15 +8,17 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from memedynamics.figures import KEY, PANEL_TITLE
-from memedynamics.paper_text import fitted, wrapped
+from memedynamics.figures import KEY, PANEL_TITLE, PX
+from memedynamics.plotly_text import fitted, seen, wrapped
 
 COLUMN, TEXT = 3.25, 7.0  # in: the width of a column, and of the page's text
-PX = 96
 WIDE = 0.5  # share of the figure's width above which a panel takes the text's width
-PLOT = 172  # px: the height of a panel's plot, without title, key and labels
+PLOT, TALL = 172, 300  # px: the height of a panel's plot without title, key and labels; higher ones keep their own
+BELOW = 40  # px: labels and title of the x axis
 SMALLEST, LARGEST = 9.5, 12.0  # px: 7 and 9 points
-LETTER = 0.6  # width of a letter, share of its font's size: a broad one's, as DejaVu Sans
+SLANT = -50  # degrees: labels that have no room beside each other
+KEY_SIZE, LINE = 10.0, 16  # px: the font of the key of methods and seeds; the height of a line above the plot
+LETTER = 0.58  # width of a letter, share of its font's size: a broad one's, as DejaVu Sans
 TITLE = re.compile(r"<b>(\w)</b>(?:&nbsp;)?\s*(.*)", re.DOTALL)
 
 
@@ -67,28 +69,51 @@ def _title(drawing: dict, x: str, y: str) -> tuple[str, str] | None:
 
 def _alone(drawing: dict, x: str, y: str, title: str, width: int) -> dict:
     layout = drawing["layout"]
-    letters = int((width - 16) / (LETTER * LARGEST))
-    head = [*_key(drawing, letters + 2), *([f"<b>{line}</b>" for line in wrapped(title, letters)] if title else [])]
-    top, below = 10 + 16 * len(head), 40
-    made = {
-        "template": layout.get("template", {}), "width": width, "height": top + PLOT + below,
-        "margin": {"l": 46, "r": 10, "t": top, "b": below, "autoexpand": True},
-        "xaxis": _axis(axis(drawing, x), "y"), "yaxis": _axis(axis(drawing, y), "x"),
-        "shapes": list(moved(layout.get("shapes", []), x, y)),
-    }  # fmt: skip
+    key = [f'<span style="font-size:{KEY_SIZE}px">{line}</span>' for line in _key(drawing, _letters(width, KEY_SIZE))]
+    head = [*key, *(f"<b>{line}</b>" for line in wrapped(title, _letters(width, LARGEST)) if title)]
+    own = axis(drawing, x), axis(drawing, y)
+    ticks, more = _ticks(own[0], width - 60)
+    plot, top, below = _height(drawing, own[1]), 14 + LINE * len(head), BELOW + more
     inside = moved(layout.get("annotations", []), x, y)
-    made["annotations"] = [note for note in inside if note.get("name") != PANEL_TITLE]
-    made["annotations"] += [_heading(line, top, place) for place, line in enumerate(head)]
-    own = [trace for trace in on_axes(drawing) if (trace.get("xaxis", "x"), trace.get("yaxis", "y")) == (x, y)]
-    found = {"data": [{**trace, "xaxis": "x", "yaxis": "y"} for trace in own], "layout": made}
-    made["xaxis"] |= _ticks(made["xaxis"], width - 60)
+    made = {
+        "template": layout.get("template", {}), "width": width, "height": top + plot + below, "title": _heading(head),
+        "margin": {"l": 46, "r": 10, "t": top, "b": below},
+        "xaxis": {**_axis(own[0], "y"), **ticks}, "yaxis": {**_axis(own[1], "x"), **_beside(own[1], plot)},
+        "shapes": list(moved(layout.get("shapes", []), x, y)),
+        "annotations": [note for note in inside if note.get("name") != PANEL_TITLE],
+    }  # fmt: skip
+    traces = [trace for trace in on_axes(drawing) if (trace.get("xaxis", "x"), trace.get("yaxis", "y")) == (x, y)]
+    found = {"data": [{**trace, "xaxis": "x", "yaxis": "y"} for trace in traces], "layout": made}
     return fitted(found, SMALLEST, LARGEST)
 
 
-def _heading(line: str, top: int, place: int) -> dict:
-    where = {"xref": "paper", "yref": "paper", "x": 0, "y": 1, "xanchor": "left", "yanchor": "top", "align": "left"}
-    shift = {"xshift": -40, "yshift": top - 5 - 16 * place}
-    return {**where, **shift, "text": line, "showarrow": False, "font": {"size": LARGEST}}
+def _height(drawing: dict, y: dict) -> float:
+    """The height of a panel's plot: the usual one, or its own where it spans rows of the figure."""
+    layout, (start, end) = drawing["layout"], y.get("domain", [0, 1])
+    margin = {"t": 0, "b": 0, **layout.get("margin", {})}
+    own = (end - start) * (layout["height"] - margin["t"] - margin["b"])
+    return own if own > TALL else PLOT
+
+
+def _beside(y: dict, plot: float) -> dict:
+    """A y axis' title small enough, or in lines enough, for the plot's height."""
+    title = y.get("title", {})
+    letters = int(plot / (LETTER * SMALLEST))
+    lines = wrapped(title.get("text", ""), letters)
+    longest = max(len(seen(line)) for line in lines)
+    size = min(LARGEST, plot / (LETTER * max(longest, 1)))
+    return {"title": {**title, "text": "<br>".join(lines), "font": {**title.get("font", {}), "size": size}}}
+
+
+def _letters(width: float, size: float) -> int:
+    """How many letters of `size` px have room in a panel's width."""
+    return int((width - 12) / (LETTER * size))
+
+
+def _heading(lines: Sequence[str]) -> dict:
+    """Key and title, whose place is the drawing's own corner, however wide the labels of the axis are."""
+    corner = {"x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top"}
+    return {**corner, "text": "<br>".join(lines), "pad": {"l": 6, "t": 15}, "font": {"size": LARGEST}}
 
 
 def _key(drawing: dict, letters: int) -> list[str]:
@@ -109,14 +134,15 @@ def moved(items: Sequence[dict], x: str, y: str) -> Iterator[dict]:
             yield {**item, "xref": f"x{refs[0][2] or ''}", "yref": f"y{refs[1][2] or ''}"}
 
 
-def _ticks(found: dict, width: float) -> dict:
-    """Smaller labels, or slanting ones, where an axis has more than have room beside each other."""
+def _ticks(found: dict, width: float) -> tuple[dict, float]:
+    """Smaller labels, or slanting ones, where an axis has more than have room beside each other; px they take more."""
     texts = [re.sub(r"<(?!br)[^>]*>", "", text) for text in found.get("ticktext", [])]
     if not texts:
-        return {}
+        return {}, 0
     longest = max(len(line) for text in texts for line in text.split("<br>"))
     room = width / len(texts) / (LETTER * max(longest, 1))
     if room >= SMALLEST:
-        return {"tickfont": {**found.get("tickfont", {}), "size": min(room, 11)}, "tickangle": 0}
+        return {"tickfont": {**found.get("tickfont", {}), "size": min(room, 11)}, "tickangle": 0}, 0
     one_line = [text.replace("<br>", " ") for text in found["ticktext"]]
-    return {"tickfont": {**found.get("tickfont", {}), "size": SMALLEST}, "tickangle": -50, "ticktext": one_line}
+    look = {"tickfont": {**found.get("tickfont", {}), "size": SMALLEST}, "tickangle": SLANT, "ticktext": one_line}
+    return look, 0.77 * LETTER * SMALLEST * max(len(text.replace("<br>", " ")) for text in texts) - BELOW / 2

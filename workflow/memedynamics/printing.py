@@ -3,6 +3,7 @@
 Nothing is fetched: Plotly's own library is that of the package, and formulas' MathJax, which no figure uses, stays out.
 """
 
+import logging
 import os
 import re
 import struct
@@ -16,8 +17,10 @@ from choreographer.browsers.chromium import Chromium
 from kaleido.errors import BrowserFailedError
 
 from memedynamics.errors import InputError
+from memedynamics.figures import PX
 
-PX, DPI = 96, 300  # CSS pixels an inch, and dots an inch of a png
+LONGEST = 300  # s a drawing may take
+DPI = 300  # dots an inch of a png
 FORMATS = ("pdf", "svg", "png")
 INSTALL = (
     "figures on paper need Chromium or Chrome: install Debian's package chromium (apt-get install chromium), or run "
@@ -44,8 +47,10 @@ def print_drawings(prints: Sequence[Print]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     browser = _browser()
     partial = [each.path.with_name(f".{each.path.stem}.partial{each.path.suffix}") for each in prints]
-    asked = [{"fig": p.drawing, "path": path, "opts": _size(p)} for p, path in zip(prints, partial, strict=True)]
-    options = {"n": 1, "timeout": None, "mathjax": False, "path": browser}
+    asked = [{"fig": _named(p.drawing), "path": at, "opts": _size(p)} for p, at in zip(prints, partial, strict=True)]
+    options = {"n": 1, "timeout": LONGEST, "mathjax": False, "path": browser}
+    # When a browser is closed, the word for it is reported as a broken message.
+    logging.getLogger("choreographer").setLevel(logging.CRITICAL)
     try:
         kaleido.write_fig_from_object_sync(asked, kopts=options, cancel_on_error=True)
     except BrowserFailedError as error:
@@ -60,6 +65,11 @@ def _browser() -> str:
     if not found or not os.access(found, os.X_OK):
         raise InputError(f"no browser at {found}; {INSTALL}" if found else INSTALL)
     return found
+
+
+def _named(drawing: dict) -> dict:
+    """`drawing` with names for its traces, which Plotly would draw at random."""
+    return {**drawing, "data": [{**trace, "uid": str(place)} for place, trace in enumerate(drawing["data"])]}
 
 
 def _size(each: Print) -> dict[str, float]:

@@ -39,6 +39,8 @@ def ranking(rows: pl.DataFrame, unit: Unit, most: str, least: str, what: str = "
     told = [(figures.name(method), wording.values(rows.filter(method=method), unit)) for method in order]
     if len(told) == 1:
         return f"{': '.join(told[0])}; {n}"
+    if rows["value"].n_unique() == 1:
+        return f"alike under {wording.named(order)}, {told[0][1]}; {n}"
     return f"{most.format(*told[0])}, and {least.format(*told[-1])}; {n}"
 
 
@@ -78,14 +80,14 @@ def verdict(
     crossed = {_sign(a - b) for a in ours["value"] for b in theirs["value"]} | {_sign(gap[0]) for gap in gaps}
     if not gaps:
         return claims.UNDECIDED
-    if any(None in gap for gap in gaps):
+    if any(None in gap or gap[1] == gap[2] for gap in gaps):
         return claims.NO_INTERVAL
     if len(gaps) < 2:
         return claims.ONE_SEED
-    if crossed != {sign}:
+    if len(crossed) > 1:
         return claims.SEEDS
     clear = all(low > 0 if upward else high < 0 for _, low, high in gaps)
-    return "" if clear else claims.UNDECIDED
+    return "" if clear and crossed == {sign} else claims.UNDECIDED
 
 
 def _sign(value: float) -> int:
@@ -135,7 +137,7 @@ def sided(rows: pl.DataFrame) -> dict[str, int | str]:
 
 def _side(rows: pl.DataFrame) -> int | str:
     runs = rows.select("value", "ci_low", "ci_high").rows()
-    if any(low is None or high is None for _, low, high in runs):
+    if any(low is None or high is None or low == high for _, low, high in runs):
         return claims.NO_INTERVAL
     sides = {(low > 0) - (high < 0) for _, low, high in runs}
     if len({_sign(value) for value, _, _ in runs}) > 1:

@@ -1,7 +1,7 @@
 """An analysis's table for the report: whole as CSV and Parquet, and packed for the page's own table.
 
-On the page, columns in which all rows agree are told once. Of a table of more than MOST rows it shows a part: the runs'
-ends, then what is of no one module, layer or cell, then what compares nothing, and the first MOST of these; and says so.
+On the page, columns in which all rows agree are told once. Of a table of more than MOST rows it shows a part, and says
+which: the runs' ends, then what is of no one module, layer or cell, then what compares nothing, at last the first MOST.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 import pytest
 
-from memedynamics.paper_text import fitted, seen, wrapped
+from memedynamics.plotly_text import fitted, seen, wrapped
 
 
 @pytest.mark.parametrize(
