@@ -17,7 +17,7 @@ rule report_shell:
 rule report_index:
     input:
         FOLDERS["runs"],
-        collect(f"{ROOT}/figures/{{name}}.json", name=ANALYSES),
+        drawn=collect(f"{ROOT}/figures/{{name}}.json", name=ANALYSES),
         analyses=collect(f"{ROOT}/analyses/{{name}}.parquet", name=ANALYSES),
         quality=[f"{ROOT}/data/{name}/quality.parquet" for name in USED],
         rejected=[f"{ROOT}/data/{name}/rejected.parquet" for name in USED],
@@ -35,7 +35,7 @@ rule report_index:
         mem_mb=grows(4000),
         runtime=grows(30),
     params:
-        **task("report_index", cfg=REPORT, aside={"root": ROOT}, runs=FOLDERS["runs"], drawn=f"{ROOT}/figures"),
+        **task("report_index", cfg=REPORT, aside={"root": ROOT}, runs=FOLDERS["runs"]),
     shell:
         "python {params.script} {params.job:q} > {log} 2>&1"
 

@@ -52,7 +52,7 @@ def watched(browser: Browser, size: dict[str, int]) -> Iterator[Page]:
     page.on("request", lambda request: _is_outside(request.url, page.url) and wrong.append(request.url))
     yield page
     page.close()
-    assert wrong == []
+    assert not wrong, wrong
 
 
 @contextmanager

@@ -50,9 +50,37 @@ def test_texts_are_places_among_few_and_numbers_are_short(frame):
 def test_a_large_table_is_shown_at_the_runs_ends(frame, monkeypatch):
     monkeypatch.setattr(report_tables, "MOST", 3)
     shown = report_tables.shown(frame, "length")
-    assert (shown.rows, shown.total) == (2, 4) and shown.common["fraction"] == "1"
+    assert (shown.rows, shown.total, shown.part) == (2, 4, ["the runs’ ends"]) and shown.common["fraction"] == "1"
+
+
+def test_a_larger_one_without_its_parts_and_comparisons_and_then_cut(frame, monkeypatch):
+    """Twelve rows; six at the ends, four of all modules, two without a layer, one that compares nothing."""
+    keys = [tables.field("module", tables.CATEGORY, ""), tables.field("layer", tables.pa.int16(), "", null=True)]
+    versus = tables.field("versus", tables.CATEGORY, "", null=True)
+    monkeypatch.setitem(tables.SCHEMAS, "length", tables.analysis_schema(*keys, versus))
+    rows = [
+        ("all", None, None),
+        ("all", None, "dpo"),
+        ("all", 1, None),
+        ("all", 1, "dpo"),
+        ("q", 1, None),
+        ("q", 1, "dpo"),
+    ]
+    ends = [frame.filter(fraction=fraction, seed=1) for fraction in (0.5, 1.0)]
+    parts = [
+        end.with_columns(module=pl.lit(m), layer=pl.lit(la, pl.Int16), versus=pl.lit(v, pl.String))
+        for end in ends
+        for m, la, v in rows
+    ]
+    whole = pl.concat(parts)
+    told = ["the runs’ ends", "module all", "without layer", "without versus"]
+    for most, left, said in ((6, 6, 1), (5, 4, 2), (3, 2, 3), (1, 1, 4)):
+        monkeypatch.setattr(report_tables, "MOST", most)
+        shown = report_tables.shown(whole, "length")
+        assert (shown.rows, shown.part) == (left, told[:said])
     monkeypatch.setattr(report_tables, "MOST", 1)
-    assert report_tables.shown(frame, "length").rows == 1
+    shown = report_tables.shown(pl.concat([whole, whole]), "length")
+    assert (shown.rows, shown.part[-1]) == (1, "the first of these")
 
 
 def test_the_files_hold_all_of_it(frame, tmp_path):

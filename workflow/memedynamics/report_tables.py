@@ -1,11 +1,12 @@
 """An analysis's table for the report: whole as CSV and Parquet, and packed for the page's own table.
 
-On the page, columns in which all rows agree are told once, and of a table of more than MOST rows those of the runs'
-ends are shown, the first MOST of them.
+On the page, columns in which all rows agree are told once. Of a table of more than MOST rows it shows a part, and says
+which: the runs' ends, then what is of no one module, layer or cell, then what compares nothing, at last the first MOST.
 """
 
 import math
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from memedynamics import tables
 
 MOST = 20_000  # rows: what a browser sorts and searches at once without a pause
 DIGITS = 5
+COMMON = frozenset(tables.analysis_schema().names)
 # What a narrow screen shows without scrolling.
 FIRST = ("method", "seed", "fraction", "dataset", "split", "statistic", "value", "ci_low", "ci_high", "n", "unit")
 
@@ -31,11 +33,12 @@ class Column(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A table as the page has it: columns, how many rows of how many, and what all rows have in common."""
+    """A table as the page has it: columns, how many rows of how many and which, and what all rows have in common."""
 
     columns: list[Column]
     rows: int
     total: int
+    part: list[str]  # what was chosen of more than MOST rows
     common: dict[str, str]
 
     def packed(self) -> dict[str, object]:
@@ -52,17 +55,33 @@ def download(table: Path, name: str, folder: Path) -> None:
 
 def shown(frame: pl.DataFrame, name: str) -> Shown:
     """`frame`, the table of the analysis `name`, as the page shows it."""
-    kept = (frame if len(frame) <= MOST else _ends(frame)).head(MOST)
+    kept, part = _part(frame)
     same = [column for column in kept.columns if kept[column].n_unique() <= 1]
     common = {column: _said(kept[column][0]) for column in same if len(kept) and kept[column][0] is not None}
     order = [*(column for column in FIRST if column in kept.columns), *kept.columns]
     different = kept.select(column for column in dict.fromkeys(order) if column not in same)
     columns = [_column(tables.SCHEMAS[name].field(each.name), each) for each in different]
-    return Shown(columns, len(kept), len(frame), common)
+    return Shown(columns, len(kept), len(frame), part, common)
 
 
-def _ends(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.filter(pl.col("fraction") == pl.col("fraction").max().over("method", "seed"))
+def _part(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+    """The rows of `frame` to show, and what they were chosen by, as few choices as needed."""
+    said = []
+    for text, rows in _choices(frame):
+        if len(frame) > MOST:
+            frame, said = frame.filter(rows), [*said, text]
+    return frame.head(MOST), [*said, "the first of these"] if len(frame) > MOST else said
+
+
+def _choices(frame: pl.DataFrame) -> Iterator[tuple[str, pl.Expr]]:
+    yield "the runs’ ends", pl.col("fraction") == pl.col("fraction").max().over("method", "seed")
+    own = [name for name in frame.columns if name not in COMMON and frame[name].n_unique() > 1]
+    for name in own:
+        if not frame[name].dtype.is_numeric() and (frame[name] == "all").any():
+            yield f"{name} all", pl.col(name) == "all"
+    for name in sorted(own, key=lambda name: not frame[name].dtype.is_numeric()):
+        if frame[name].has_nulls() and (frame[name].dtype.is_numeric() or name == "versus"):
+            yield f"without {name}", pl.col(name).is_null()
 
 
 def _said(value: object) -> str:

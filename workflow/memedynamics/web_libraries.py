@@ -1,4 +1,8 @@
-"""The libraries that the report's pages use, from the packages that hold them: Plotly, and DataTables (of itables)."""
+"""The libraries that the report's pages use, from the packages that hold them: Plotly, and DataTables (of itables).
+
+They are packed as the pages' data are (`report_page.deliver`), to less than half their size, and `library` of load.js
+runs them.
+"""
 
 import re
 import shutil
@@ -7,15 +11,17 @@ from pathlib import Path
 import itables
 from plotly.offline import get_plotlyjs
 
+from memedynamics import report_page
+
 BUNDLE = Path(itables.__file__).parent / "html"
 EXPORT = re.compile(r"export\s*\{([^}]*)\};?")
 
 
 def copy(folder: Path) -> None:
-    """Write plotly.min.js, datatables.js and datatables.css into `folder`."""
+    """Write plotly.js, datatables.js and datatables.css into `folder`, a page's own folder in assets/."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "plotly.min.js").write_text(get_plotlyjs())
-    (folder / "datatables.js").write_text(as_script((BUNDLE / "dt_bundle.js").read_text()))
+    report_page.deliver(folder.parent, f"{folder.name}/plotly", get_plotlyjs())
+    report_page.deliver(folder.parent, f"{folder.name}/datatables", as_script((BUNDLE / "dt_bundle.js").read_text()))
     shutil.copyfile(BUNDLE / "dt_bundle.css", folder / "datatables.css")
 
 

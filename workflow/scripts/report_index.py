@@ -9,11 +9,11 @@ OWN = ("index.css", "index.js", "figures.js", "index_tables.js")
 
 
 def main(
-    analyses: list[Path], drawn: Path, quality: list[Path], rejected: list[Path], runs: list[Path], root: Path,
+    analyses: list[Path], drawn: list[Path], quality: list[Path], rejected: list[Path], runs: list[Path], root: Path,
     study: dict, notes: list[str], pages: list[report_page.Page], page: Path, assets: Path, downloads: Path,
 ) -> None:  # fmt: skip
     frames = {table.stem: tables.read(table, table.stem) for table in analyses}
-    figures = {name: drawings.read(drawn / f"{name}.json") for name in frames}
+    figures = {drawing.stem: drawings.read(drawing) for drawing in drawn}
     for table in analyses:
         report_tables.download(table, table.stem, downloads)
     web_libraries.copy(assets)

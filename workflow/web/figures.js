@@ -50,21 +50,21 @@
     { rootMargin: "300px" },
   );
 
-  function place(panel, template) {
+  function place(panel, template, title) {
     const element = document.createElement("div");
     element.className = "panel";
     element.style.setProperty("--share", `${100 * panel.share}%`);
     element.style.height = `${panel.layout.height ?? 450}px`;
-    element.setAttribute("role", "img");
-    element.setAttribute("aria-label", panel.title);
+    element.setAttribute("role", "group");
+    element.setAttribute("aria-label", `${title}: ${panel.title || "figure"}`);
     panels.set(element, { panel, template });
     return element;
   }
 
   async function open(container) {
-    const name = container.dataset.figure;
-    const [figure] = await Promise.all([loaded(`index/figure_${name}`), loadedScript("assets/index/plotly.min.js")]);
-    const elements = figure.panels.map((panel) => place(panel, figure.template));
+    const { figure: name, title } = container.dataset;
+    const [figure] = await Promise.all([loaded(`index/figure_${name}`), library("index/plotly")]);
+    const elements = figure.panels.map((panel) => place(panel, figure.template, title));
     container.replaceChildren(...elements);
     for (const element of elements) observer.observe(element);
   }

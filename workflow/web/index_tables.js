@@ -38,7 +38,7 @@
 
   async function open(container) {
     const name = container.dataset.table;
-    const [{ columns }] = await Promise.all([loaded(`index/table_${name}`), loadedScript("assets/index/datatables.js")]);
+    const [{ columns }] = await Promise.all([loaded(`index/table_${name}`), library("index/datatables")]);
     const element = document.createElement("table");
     element.className = "display compact";
     container.replaceChildren(element);
@@ -51,6 +51,7 @@
       autoWidth: false,
       layout: { topStart: "pageLength", topEnd: "search", bottomStart: "info", bottomEnd: "paging" },
     });
+    container.querySelector("nav")?.setAttribute("aria-label", `Pages, ${container.ariaLabel}`);
     table.search.fixed("filters", (_text, row) => isShown(row, places)).draw();
     opened.set(name, table);
   }

@@ -1,13 +1,13 @@
 /* Data come in script files, since browsers block fetch on file://. Each calls deliver(name, packed).
 
-   loaded(name)      a promise of what assets/<name>.js delivers; a file is loaded once, and on demand
-   loadedScript(url) a promise that a script file without data, such as a library, has run
+   loaded(name)   a promise of what assets/<name>.js delivers; a file is loaded once, and on demand
+   library(name)  a promise that the library whose code assets/<name>.js delivers has run
 */
 "use strict";
 
 (() => {
-  const scripts = new Map();
   const promised = new Map();
+  const libraries = new Map();
   const waiting = new Map();
 
   async function unpacked(packed) {
@@ -24,14 +24,9 @@
     document.head.append(element);
   }
 
-  function loadedScript(url) {
-    if (!scripts.has(url)) scripts.set(url, new Promise((resolve, reject) => run(url, resolve, reject)));
-    return scripts.get(url);
-  }
-
   function request(name, resolve, reject) {
     waiting.set(name, resolve);
-    loadedScript(`assets/${name}.js`).then(() => reject(new Error(`assets/${name}.js delivers nothing`)), reject);
+    run(`assets/${name}.js`, () => reject(new Error(`assets/${name}.js delivers nothing`)), reject);
   }
 
   function loaded(name) {
@@ -39,7 +34,18 @@
     return promised.get(name);
   }
 
+  async function executed(name) {
+    const url = URL.createObjectURL(new Blob([await loaded(name)], { type: "text/javascript" }));
+    await new Promise((resolve, reject) => run(url, resolve, reject));
+    URL.revokeObjectURL(url);
+  }
+
+  function library(name) {
+    if (!libraries.has(name)) libraries.set(name, executed(name));
+    return libraries.get(name);
+  }
+
   globalThis.deliver = (name, packed) => waiting.get(name)?.(unpacked(packed));
   globalThis.loaded = loaded;
-  globalThis.loadedScript = loadedScript;
+  globalThis.library = library;
 })();
