@@ -36,7 +36,8 @@ def report(folder: Path, told: dict, names: tuple[str, ...] = NAMES) -> None:
     out = folder / "report"
     script("report_shell").main([out / f"assets/{name}" for name in ("style.css", "load.js", "filters.js")])
     script("report_index").main(
-        analyses=[folder / f"analyses/{name}.parquet" for name in names], drawn=[folder / f"figures/{name}.json" for name in names],
+        analyses=[folder / f"analyses/{name}.parquet" for name in names],
+        drawn=[folder / f"figures/{name}.json" for name in names],
         quality=[folder / "data/memes/quality.parquet"], rejected=[folder / "data/memes/rejected.parquet"],
         runs=sorted(folder.glob("runs/*/seed*/run.json")), root=folder, study=told,
         notes=[f"methods are not matched: {EVIL[0]}"], pages=[report_page.Page("index.html", "Summary")],
