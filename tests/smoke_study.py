@@ -68,6 +68,12 @@ def stand_everywhere(results, methods):
     assert set(gained["method"]) == set(methods)
 
 
+def llamafactory_made_here():
+    """What gives a copy of the project the LLaMA-Factory that was made here; without one the workflow makes its own."""
+    name, made = "MEMEDYNAMICS_LLAMAFACTORY", HERE / ".environments/llamafactory.json"
+    return {name: json.loads(made.read_text())["python"]} if made.exists() and name not in os.environ else {}
+
+
 def copy_tree(folder):
     """The project's files, as a fresh clone would have them."""
     folder.mkdir(parents=True, exist_ok=True)

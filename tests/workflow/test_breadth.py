@@ -1,19 +1,17 @@
 """Runs of every sort in one study, from the study file to the summary: each a line of configuration."""
 
 import json
-import os
 import shutil
 
 import polars as pl
 import pytest
 import yaml
 
-from smoke_study import HERE, copy_tree, planned, snakemake, stand_everywhere
+from smoke_study import copy_tree, llamafactory_made_here, planned, snakemake, stand_everywhere
 
-# The study takes about eight minutes on two cores.
+# The study takes about nine minutes on two cores.
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(2400)]
 
-GIVEN = "MEMEDYNAMICS_LLAMAFACTORY"
 STUDY = "tests/workflow/breadth.yaml"
 ROOT = "results/breadth"
 
@@ -22,10 +20,7 @@ ROOT = "results/breadth"
 def breadth(tmp_path_factory):
     """A folder in which the study has run to its end."""
     folder = copy_tree(tmp_path_factory.mktemp("breadth") / "project")
-    made = HERE / ".environments/llamafactory.json"
-    # An environment that was made here serves the copy too; without one the workflow makes it.
-    given = {GIVEN: json.loads(made.read_text())["python"]} if made.exists() and GIVEN not in os.environ else {}
-    snakemake(folder, "--cores", "2", config=STUDY, **given)
+    snakemake(folder, "--cores", "2", config=STUDY, **llamafactory_made_here())
     return folder
 
 

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 import yaml
 
-from smoke_study import copy_tree, planned, snakemake, stand_everywhere
+from smoke_study import copy_tree, llamafactory_made_here, planned, snakemake, stand_everywhere
 
 pytestmark = [pytest.mark.workflow, pytest.mark.long, pytest.mark.timeout(2400)]
 
@@ -17,7 +17,7 @@ STUDY = "tests/workflow/kinds.yaml"
 def kinds(tmp_path_factory):
     """The results of the study, which has run to its end."""
     folder = copy_tree(tmp_path_factory.mktemp("kinds") / "project")
-    snakemake(folder, "--cores", "2", config=STUDY)
+    snakemake(folder, "--cores", "2", config=STUDY, **llamafactory_made_here())
     assert not planned(folder, config=STUDY)
     return folder / "results/kinds"
 
@@ -27,14 +27,14 @@ def test_every_run_stands_in_every_analysis(kinds):
 
 
 def test_runs_begin_where_they_say(kinds):
-    names = {"fine-grpo": "fine", "sft-grpo": "ia3", "qlora": "base", "prompt": "own"}
+    names = {"fine-grpo": "fine", "ia3-grpo": "ia3", "qlora": "base", "prompt": "own"}
     found = {name: json.loads((kinds / f"runs/{name}/seed1/run.json").read_text())["starts_at"] for name in names}
     assert found == names
 
 
 def test_a_chained_run_is_measured_against_base_and_parent(kinds):
     kl = pl.read_parquet(kinds / "analyses/kl.parquet")
-    for name, parent in (("fine-grpo", "fine"), ("sft-grpo", "ia3")):
+    for name, parent in (("fine-grpo", "fine"), ("ia3-grpo", "ia3")):
         assert set(kl.filter(method=name)["reference"]) == {"base", parent}
 
 
