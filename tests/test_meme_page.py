@@ -221,6 +221,7 @@ def test_pictures_are_blurred_until_clicked(page):
     page.reload()
     page.wait_for_selector(".memes-card")
     assert not page.is_checked("#memes-blur") and not blurred(page, ".memes-head img")
+    assert "blur" not in page.url, "a link must not unblur for whom it is sent to"
 
 
 def test_attention_lies_on_the_picture_and_says_where_it_was_not_read(page):
@@ -317,3 +318,6 @@ def test_a_study_of_one_run_without_pictures(browser, tmp_path):
         source = page.locator(".memes-head img").get_attribute("src")
         assert re.fullmatch(r"pictures/memes/val/whole/(..)/\1[0-9a-f]{18}\.jpg", source)
         page.wait_for_function("document.querySelector('.memes-head img').naturalWidth === 120")
+    # Back to none: nothing of the pictures stays in the folder that is published.
+    browsed_study.build(tmp_path, found, Report(images="none"))
+    assert not list((tmp_path / "report/pictures").rglob("*.*"))

@@ -69,6 +69,8 @@ def test_pieces_hold_what_a_run_answered(assets, found):
         by_kind = {kind: trace.filter(probe_kind=kind) for kind in ("own_sample", "base_sample")}
         assert given["kl_own"] == pytest.approx(1000 * by_kind["own_sample"]["kl_reverse"], abs=0.51)
         assert given["kl_base"] == pytest.approx(1000 * by_kind["base_sample"]["kl_forward"], abs=0.51)
+        for name, kind, kl in (("kl_own", "own_sample", "kl_reverse"), ("kl_base", "base_sample", "kl_forward")):
+            assert given[f"{name}_sum"] == pytest.approx(1000 * by_kind[kind][kl].cast(float).sum(), abs=0.51)
         assert len(given["kl_base"]) == len(read(assets, f"base/{number}")[meme]["lengths"])
     assert [len(read(assets, f"sft/seed1/{number}")) for number in (0, 1)] == [100, 48]
 
@@ -79,6 +81,10 @@ def test_attention_is_the_mean_over_layers_of_the_clean_picture(assets, found):
     layers = rows["cells"].to_list()
     assert given[0]["cells"] == pytest.approx([10_000 * (a + b) / 2 for a, b in zip(*layers, strict=True)], abs=0.51)
     assert "cells" not in given[8]
+
+
+def test_without_pictures_nothing_says_which_they_are(assets):
+    assert read(assets, "index")["pictures"] == []
 
 
 def test_the_base_has_no_distance_from_itself_and_unscored_texts_have_none(assets):

@@ -42,18 +42,21 @@ def answers(samples: Sequence[Path]) -> pl.DataFrame:
 def distances(traces: Sequence[Path]) -> pl.DataFrame:
     """A row a meme: lists of per-token KL in thousandths of a nat, of the first response of each kind.
 
-    `kl_own`: KL(π‖π0) on the run's own response; `kl_base`: KL(π0‖π) on the base's. Empty where one is not scored.
+    `kl_own`: KL(π‖π0) on the run's own response; `kl_base`: KL(π0‖π) on the base's; `…_sum`: the whole response's,
+    which those of its tokens, rounded, do not add up to. Empty where one is not scored.
     """
     own = pl.col("probe_kind") == "own_sample"
     table = gather.scan(traces, "traces").filter(FIRST & pl.col("probe_kind").is_in(["own_sample", "base_sample"]))
     table = table.filter(pl.col("fraction") == last(traces), pl.col("split") != "train")
     kl = pl.when(own).then("kl_reverse").otherwise("kl_forward")
-    rows = table.select(*MEME, "position", own.alias("own"), kl=(kl * THOUSAND).round().cast(pl.Int32))
-    lists = [
-        pl.col("kl").filter(chosen).sort_by(pl.col("position").filter(chosen)).alias(name)
-        for name, chosen in (("kl_own", pl.col("own")), ("kl_base", ~pl.col("own")))
-    ]
-    found = _strings(rows.group_by(MEME).agg(*lists)).collect(engine="streaming")
+    rows = table.select(*MEME, "position", own.alias("own"), kl=kl * THOUSAND)
+    columns = []
+    for name, chosen in (("kl_own", pl.col("own")), ("kl_base", ~pl.col("own"))):
+        some = pl.col("kl").filter(chosen)
+        tokens = some.sort_by(pl.col("position").filter(chosen)).round().cast(pl.Int32)
+        whole = some.cast(pl.Float64).sum().round().cast(pl.Int32)
+        columns += [tokens.alias(name), pl.when(some.count() > 0).then(whole).alias(f"{name}_sum")]
+    found = _strings(rows.group_by(MEME).agg(*columns)).collect(engine="streaming")
     return found.with_columns(
         pl.when(pl.col(name).list.len() > 0).then(name).alias(name) for name in ("kl_own", "kl_base")
     )

@@ -97,7 +97,7 @@ def _answered(row: Mapping, tokenizer: Tokenizer) -> dict:
         "cut": row["finish_reason"] == "length",
         "forced": row["forced"],
     }
-    for name in ("kl_own", "kl_base", "p_on_base", "cells"):
+    for name in ("kl_own", "kl_own_sum", "kl_base", "kl_base_sum", "p_on_base", "cells"):
         if row.get(name) is not None:
             found[name] = row[name]
     if len(found.get("kl_own", own.lengths)) != len(own.lengths):

@@ -6,7 +6,7 @@ from pathlib import Path
 from memedynamics import gather, meme_answers, meme_page, meme_pieces, meme_runs, meme_tokens, report_page, tables
 from memedynamics.job import progress, run
 from memedynamics.report_page import Page
-from memedynamics.thumbnails import Pictures, endings
+from memedynamics.thumbnails import Pictures, endings, forget_others
 
 DATA = [*gather.MEME, "text", "label", "groups", "image_sha256"]
 
@@ -35,13 +35,24 @@ def main(
     memes = meme_pieces.listed(everything, counts)
     index = meme_pieces.index(memes, everything, counts, meme_answers.looks(attention[:1]))
     index |= {"runs": meme_runs.described(list(runs)), "images": images, "blur": blur}
-    index |= {"endings": [endings(pictures)[name] for name in index["pictures"]]} if images == "full" else {}
+    index |= shown_pictures(index["pictures"], images, pictures)
+    forget_others(page.parent / "pictures", pictures)
     report_page.copy_assets(pieces, [*meme_page.SHEETS, *meme_page.SCRIPTS])
     report_page.deliver(assets, f"{pieces.name}/index", index)
     for told, of in progress(zip(index["runs"], runs.values(), strict=True), "memes", len(runs)):
         for number, piece in meme_pieces.pieces(memes, meme_answers.every(of), tokenizer):
             report_page.deliver(assets, f"{pieces.name}/{told['key']}/{number}", piece)
     page.write_text(meme_page.page(index, study, pages, images, str(tables.provenance.get("commit", ""))[:12]))
+
+
+def shown_pictures(names: Sequence[str], images: Pictures, folders: Sequence[Path]) -> dict[str, list[str]]:
+    """What the index says of pictures: nothing where none are shown, since a digest tells a known picture."""
+    if images == "none":
+        return {"pictures": []}
+    if images == "thumbnails":
+        return {}
+    known = endings(folders)
+    return {"endings": [known[name] for name in names]}
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ loaded("memes/index").then((given) => {
   const list = windowedList(document.getElementById("memes-list"), ROW, row, choose);
   let soon = 0;
 
-  const isBlurred = () => (filters.get("blur") || (index.blur ? "on" : "off")) === "on";
+  // Not in the URL: who is sent a link decides alone. It holds until the tab is closed.
+  const kept = `memedynamics blur ${location.pathname}`;
+  const isBlurred = () => (sessionStorage.getItem(kept) ?? (index.blur ? "on" : "off")) === "on";
 
   // Shortly after: an arrow key that is held down passes by many memes.
   function choose(meme, pointed) {
@@ -70,7 +72,10 @@ loaded("memes/index").then((given) => {
     const state = () => (control.type === "checkbox" && !control.checked ? "" : control.value);
     control.addEventListener("input", () => filters.put(control.dataset.key, state()));
   }
-  blur?.addEventListener("change", () => filters.put("blur", blur.checked ? "on" : "off"));
+  blur?.addEventListener("change", () => {
+    sessionStorage.setItem(kept, blur.checked ? "on" : "off");
+    follow();
+  });
   for (const form of document.querySelectorAll("main form")) {
     form.addEventListener("submit", (event) => event.preventDefault());
   }

@@ -74,13 +74,13 @@ globalThis.answerCard = (() => {
   function onBase(answer, base) {
     if (!base) return [note("The base has not answered this meme.")];
     const moved = answer.kl_base ?? null;
-    const said = moved ? `KL(base‖policy) ${nat(sum(moved))}; P(yes) after it ${percent(answer.p_on_base)}.` : "Not scored on this response.";
+    const said = moved ? `KL(base‖policy) ${nat(answer.kl_base_sum)}; P(yes) after it ${percent(answer.p_on_base)}.` : "Not scored on this response.";
     return [tokens(base, moved), note(said)];
   }
 
   function onOwn(answer) {
     const moved = answer.kl_own ?? null;
-    const said = [moved ? `KL(policy‖base) ${nat(sum(moved))}.` : "", answer.cut ? "Cut: it had reached the longest response allowed." : ""];
+    const said = [moved ? `KL(policy‖base) ${nat(answer.kl_own_sum)}.` : "", answer.cut ? "Cut: it had reached the longest response allowed." : ""];
     return [tokens(answer, moved), note(said.join(" ").trim())];
   }
 
