@@ -1,4 +1,4 @@
-"""The report of the smoke study: made with it or by its target alone, and anew when what it shows or its looks change."""
+"""The report of the smoke study: made with it or alone, and anew when its content or its looks change."""
 
 import re
 import shutil
