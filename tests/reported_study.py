@@ -35,9 +35,10 @@ def report(folder: Path, told: dict, names: tuple[str, ...] = NAMES) -> None:
     """Make the report of the study in `folder` by its rules' scripts."""
     out = folder / "report"
     script("report_shell").main([out / f"assets/{name}" for name in ("style.css", "load.js", "filters.js")])
+    analyses = [folder / f"analyses/{name}.parquet" for name in names]
+    drawn = [folder / f"figures/{name}.json" for name in names]
     script("report_index").main(
-        analyses=[folder / f"analyses/{name}.parquet" for name in names],
-        drawn=[folder / f"figures/{name}.json" for name in names],
+        analyses=analyses, drawn=drawn,
         quality=[folder / "data/memes/quality.parquet"], rejected=[folder / "data/memes/rejected.parquet"],
         runs=sorted(folder.glob("runs/*/seed*/run.json")), root=folder, study=told,
         notes=[f"methods are not matched: {EVIL[0]}"], pages=[report_page.Page("index.html", "Summary")],
