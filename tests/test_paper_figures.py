@@ -81,7 +81,7 @@ def test_many_labels_slant_and_get_the_room_they_take():
     axis |= {"tickvals": list(range(9)), "ticktext": [f"label<br>number {i}" for i in range(9)]}
     layout = list(paper_panels.panels(made))[1].drawing["layout"]
     assert layout["xaxis"]["tickangle"] == paper_panels.SLANT and layout["xaxis"]["ticktext"][0] == "label number 0"
-    assert layout["height"] > height + 50
+    assert layout["height"] > height + 30
 
 
 def test_a_long_title_of_the_y_axis_fits_its_plot():
