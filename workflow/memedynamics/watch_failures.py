@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from memedynamics.watch_jobs import Done
-from memedynamics.watch_log import Failed, Told
 from memedynamics.watch_processes import Running
+from memedynamics.watch_told import Failed, Told
 
 LINES, WIDTH = 30, 1000  # of a log's end: lines, and characters of each
 TAIL = 1 << 16  # bytes

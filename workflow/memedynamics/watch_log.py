@@ -1,133 +1,144 @@
-"""What Snakemake's own log says of a run: how many jobs of each rule, which began, ended and failed.
+"""Snakemake's own log of a run, read on as it grows: how many jobs of each rule, which began, ended and failed.
 
 With `--quiet rules`, as `make demo` has it, the log has no blocks of begun and failed jobs: a failed one then shows in
 the command that Snakemake quotes, which holds the job's JSON argument (module `job`).
 """
 
-import json
 import re
-import shlex
 import time
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 
-EVENT = re.compile(
-    r"^\[(?P<time>\w{3} \w{3} [ \d]\d [\d:]{8} \d{4})\]$"
-    r"|^(?:local)?(?:rule|checkpoint) (?P<begun>\w+):\n(?P<told>(?: {4}.*\n)*)"
-    r"|^Error in rule (?P<failed>\w+):\n(?P<why>(?: {4}.*\n)*)"
-    r"|^Command '(?P<command>.*)' (?:returned non-zero|died with)"
-    r"|^Finished jobid: (?P<finished>\d+) \(Rule: (?P<rule>\w+)\)"
-    r"|^Trying to restart job (?P<again>\d+)\.",
-    re.MULTILINE,
-)
-# A failed job's own log, which may say anything: between two equal lines, where --show-failed-logs is on.
-FRAME = re.compile(r"^Logfile .*:\n(?P<frame>=+)\n(?:.*\n)*?(?P=frame)$", re.MULTILINE)
-STATS = re.compile(r"^job +count\n-+ +-+\n(.*?)^total", re.MULTILINE | re.DOTALL)
+from memedynamics.watch_told import Told
 
-GAVE_UP = re.compile(r"^(Exiting because a job execution failed|At least one job did not complete)", re.MULTILINE)
+STAMP = re.compile(r"\[(\w{3} \w{3} [ \d]\d [\d:]{8} \d{4})\]")
+BEGUN = re.compile(r"(?:local)?(?:rule|checkpoint) \w+:")
+ERROR = re.compile(r"Error in rule (\w+):")
+COMMAND = re.compile(r"Command '(.*)' (?:returned non-zero|died with)")
+FINISHED = re.compile(r"Finished jobid: (\d+) \(Rule: (\w+)\)")
+AGAIN = re.compile(r"Trying to restart job (\d+)\.")
+GAVE_UP = re.compile(r"Exiting because a job execution failed|At least one job did not complete")
+HEADER, ROW = re.compile(r"job +count"), re.compile(r"(\w+) +(\d+)")
 
-
-@dataclass
-class Failed:
-    """A job that failed: how often, how often it was put on again, and its logs, a cluster's own last."""
-
-    rule: str
-    wildcards: dict[str, str]
-    logs: list[str]
-    blocks: int = 0
-    commands: int = 0
-    restarts: int = 0
-    job: str | None = None
-
-    @property
-    def times(self) -> int:
-        """How often it failed: with all of Snakemake's words on, each time is told twice."""
-        return max(self.blocks, self.commands)
+# A log, however long, has few lines that say something: the others are passed over by their first word.
+SAYS = {"Finished", "rule", "localrule", "checkpoint", "localcheckpoint", "Error", "Command", "Trying", "job"}
+ENDS = {"Logfile", "Terminating", "Complete", "Exiting", "At"}
+FRAME = "?"  # a failed job's own log, which may say anything, comes next if a line of equals signs does
+TAIL = 4096  # bytes before what is new, by which a log is known again
 
 
-@dataclass
-class Told:
-    """What a log says: `jobs` planned by rule, the ids of the `finished` ones by rule, `failed` ones, and its end."""
+class Follower:
+    """Reads the log at `path`, and at every later time only what was added; one that was replaced it reads anew."""
 
-    jobs: dict[str, int] = field(default_factory=dict)
-    finished: dict[str, set[str]] = field(default_factory=dict)
-    failed: dict[str, Failed] = field(default_factory=dict)  # by log: a rule and wildcards have one
-    wildcards: dict[str, dict[str, str]] = field(default_factory=dict)  # by job id
-    ended: bool = False
-    gave_up: bool = False
-    interrupted: bool = False
-    heard: float | None = None  # seconds of the epoch: its last time stamp
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._start()
 
+    def _start(self) -> None:
+        self.reader, self.offset, self.tail = Reader(), 0, b""
 
-def read(text: str) -> Told:
-    """What the log `text`, perhaps of a run that still goes on, says."""
-    text = FRAME.sub("", text)
-    stats = STATS.search(text)
-    rows = re.findall(r"^(\w+) +(\d+)$", stats.group(1), re.MULTILINE) if stats else []
-    told = Told(jobs={rule: int(count) for rule, count in rows})
-    # Whoever interrupts a run kills its jobs: none of them failed by itself.
-    before, interrupted, _ = text.partition("\nTerminating processes on user request")
-    for event in EVENT.finditer(before):
-        _take(told, event.groupdict())
-    told.interrupted = bool(interrupted)
-    told.ended = bool(re.search(r"^Complete log\(s\): ", text, re.MULTILINE))
-    told.gave_up = bool(GAVE_UP.search(text))
-    return told
+    def told(self) -> Told:
+        """What the log says by now, up to its last whole line; raises OSError where it cannot be read."""
+        with self.path.open("rb") as file:
+            file.seek(self.offset - len(self.tail))
+            if file.read(len(self.tail)) != self.tail:
+                self._start()
+                file.seek(0)
+            new = file.read()
+        new = new[: new.rfind(b"\n") + 1]
+        self.offset, self.tail = self.offset + len(new), (self.tail + new[-TAIL:])[-TAIL:]
+        self.reader.take(new.decode(errors="replace"))
+        return self.reader.told()
 
 
-def _take(told: Told, event: dict[str, str | None]) -> None:
-    if event["time"]:
-        told.heard = time.mktime(time.strptime(event["time"]))
-    elif event["begun"]:
-        told.wildcards[_line(event["told"], "jobid")] = _wildcards(_line(event["told"], "wildcards"))
-    elif event["failed"]:
-        _block(told, event["failed"], event["why"])
-    elif event["command"]:
-        _command(told, event["command"])
-    elif event["finished"]:
-        told.finished.setdefault(event["rule"], set()).add(event["finished"])
-    elif event["again"]:
-        _again(told, event["again"])
+class Reader:
+    """Folds a log, piece by piece, into what it says."""
+
+    def __init__(self) -> None:
+        self.known, self.planning, self.stamp = Told(), False, ""
+        self.head, self.block = "", []  # a job's block, to which lines may come yet
+        self.frame = ""  # FRAME, or the line of equals signs that ends a failed job's own log
+
+    def take(self, text: str) -> None:
+        """Read on: `text` is whole lines."""
+        before = self.stamp
+        for line in text.split("\n")[:-1]:
+            if self.frame and self._framed(line):
+                continue
+            if line.startswith("    "):
+                if self.head:
+                    self.block.append(line)
+                continue
+            if self.head:
+                _close(self.known, self.head, self.block)
+                self.head, self.block = "", []
+            self._line(line)
+        if self.stamp != before:
+            with suppress(ValueError):
+                self.known.heard = time.mktime(time.strptime(self.stamp))
+
+    def told(self) -> Told:
+        """What is known by now; a failed job's block, after which Snakemake may be silent for hours, as it stands."""
+        if not ERROR.fullmatch(self.head):
+            return self.known
+        told = replace(self.known, failed={log: replace(failed) for log, failed in self.known.failed.items()})
+        _close(told, self.head, self.block)
+        return told
+
+    def _framed(self, line: str) -> bool:
+        """Whether `line` is of a failed job's own log, which stands between two equal lines."""
+        if self.frame == FRAME:
+            self.frame = "" if line.strip("=") else line
+            return bool(self.frame)
+        if line == self.frame:
+            self.frame = ""
+        return True
+
+    def _line(self, line: str) -> None:
+        word = line.partition(" ")[0]
+        if word in ENDS:
+            self._end(line)
+        elif self.planning:
+            self._plan(line)
+        elif self.known.interrupted:  # whoever interrupts a run kills its jobs: none of them failed by itself
+            return
+        elif word in SAYS:
+            self._event(line)
+        elif word[:1] == "[" and (found := STAMP.fullmatch(line)):
+            self.stamp = found[1]
+
+    def _end(self, line: str) -> None:
+        if line.startswith("Logfile ") and line.endswith(":"):
+            self.frame = FRAME
+        elif line.startswith("Terminating processes on user request"):
+            self.known.interrupted = True
+        elif line.startswith("Complete log(s): "):
+            self.known.ended = True
+        elif GAVE_UP.match(line):
+            self.known.gave_up = True
+
+    def _plan(self, line: str) -> None:
+        """A line of the table of jobs, which ends with their total."""
+        found = ROW.fullmatch(line)
+        self.planning = not line.startswith("total") and (found is not None or line.startswith("-"))
+        if self.planning and found:
+            self.known.jobs[found[1]] = int(found[2])
+
+    def _event(self, line: str) -> None:
+        if found := FINISHED.match(line):
+            self.known.finished.setdefault(found[2], set()).add(found[1])
+        elif BEGUN.fullmatch(line) or ERROR.fullmatch(line):
+            self.head = line
+        elif found := COMMAND.match(line):
+            self.known.command(found[1])
+        elif found := AGAIN.match(line):
+            self.known.again(found[1])
+        elif HEADER.fullmatch(line) and not self.known.jobs:
+            self.planning = True
 
 
-def _line(block: str, name: str) -> str:
-    found = re.search(rf"^ +{name}: (.*)$", block, re.MULTILINE)
-    return found.group(1) if found else ""
-
-
-def _wildcards(text: str) -> dict[str, str]:
-    return dict(part.split("=", 1) for part in re.split(r", (?=\w+=)", text) if "=" in part)
-
-
-def _block(told: Told, rule: str, why: str) -> None:
-    job = _line(why, "jobid")
-    logs = _line(why, "log").removesuffix(" (check log file(s) for error details)").split(", ")
-    failed = told.failed.setdefault(logs[0] or f"job {job}", Failed(rule, told.wildcards.get(job, {}), logs))
-    failed.blocks, failed.job = failed.blocks + 1, job
-    failed.logs = logs  # on a cluster every try has another
-
-
-def _command(told: Told, command: str) -> None:
-    found = re.search(r"scripts/(\w+)\.py (.*) > (\S+) 2>&1$", command)
-    if not found:
-        return
-    script, argument, log = found.groups()
-    rule, wildcards = _job(script, argument)
-    failed = told.failed.setdefault(log, Failed(rule, wildcards, [log]))
-    failed.commands += 1
-
-
-def _job(script: str, argument: str) -> tuple[str, dict[str, str]]:
-    """Rule and wildcards by a job's JSON argument; the script's name where it has none."""
-    try:
-        job = json.loads(shlex.split(argument)[0])
-        return str(job["rule"]), {str(name): str(value) for name, value in job["wildcards"].items()}
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-        return script, {}
-
-
-def _again(told: Told, job: str) -> None:
-    """Job `job` is put on again: the failed one of that id, or where ids are not told the oldest one left over."""
-    left = [failed for failed in told.failed.values() if failed.job is None and failed.restarts < failed.times]
-    known = [failed for failed in told.failed.values() if failed.job == job]
-    for failed in (known or left)[:1]:
-        failed.restarts += 1
+def _close(told: Told, head: str, block: list[str]) -> None:
+    """Add to `told` what a job's block says."""
+    found, text = ERROR.fullmatch(head), "\n".join(block)
+    told.error(found[1], text) if found else told.begun(text)

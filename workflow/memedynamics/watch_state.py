@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from memedynamics import figures, watch_curves, watch_eta, watch_jobs, watch_log
+from memedynamics import figures, watch_curves, watch_eta, watch_jobs
 from memedynamics.watch_curves import Curves
 from memedynamics.watch_failures import failures
 from memedynamics.watch_jobs import Done, Holder
-from memedynamics.watch_log import Told
+from memedynamics.watch_log import Follower
 from memedynamics.watch_processes import Running
+from memedynamics.watch_told import Told
 
 
 def state(folder: Path, project: Path, stages: dict[str, str], now: float | None = None) -> dict[str, object]:
@@ -50,14 +51,14 @@ def state(folder: Path, project: Path, stages: dict[str, str], now: float | None
 
 def _told(held: Holder | None) -> Told:
     try:
-        return _read(held.log, held.log.stat().st_size, held.log.stat().st_mtime) if held and held.log else Told()
+        return _follower(held.log).told() if held and held.log else Told()
     except OSError:
         return Told()
 
 
 @lru_cache(maxsize=4)
-def _read(log: Path, size: int, stamp: float) -> Told:
-    return watch_log.read(log.read_text(errors="replace"))
+def _follower(log: Path) -> Follower:
+    return Follower(log)
 
 
 def _how(held: Holder | None, told: Told, given_up: bool) -> str:
