@@ -81,3 +81,10 @@ def test_a_figure_without_axes_or_with_axes_upon_each_other_is_shown_whole(tmp_p
         figure.write_json(tmp_path / "figure.json")
         (panel,) = drawings.read(tmp_path / "figure.json").panels
         assert panel.share == 1 and len(panel.data) == len(figure.data) and "automargin" not in str(panel.layout)
+
+
+def test_what_the_filters_compare_is_not_rounded(tmp_path):
+    figure = go.Figure(go.Scatter(x=[1 / 3], y=[1 / 3], customdata=[("memes", "val", 1 / 3), (None, None, 1 / 256)]))
+    figure.write_json(tmp_path / "figure.json")
+    (trace,) = drawings.read(tmp_path / "figure.json").panels[0].data
+    assert trace["customdata"] == [["memes", "val", 1 / 3], [None, None, 1 / 256]] and trace["y"] == [0.33333]

@@ -160,6 +160,8 @@ def test_filters_show_what_the_tables_say(page, found):
 def test_filters_of_seed_and_method_narrow(page, found):
     page.select_option("[data-key=show]", "fixed:grpo")
     both = count(page)
+    seeds = page.locator("[name=seed]").evaluate_all("boxes => boxes.map((box) => box.value)")
+    assert seeds == ["1", "2"]  # theirs stands as seed 0, which is no choice
     page.check("[name=seed][value='1']")
     right = verdicts(found)
     alone = [

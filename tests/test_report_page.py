@@ -18,8 +18,16 @@ def test_filters_leave_out_what_cannot_be_chosen():
     method, milestone = report_page.study_filters(values)
     assert [choice.value for choice in method.choices] == ["sft", "grpo", "mine"]
     assert method.choices[0].text == "SFT" and method.choices[0].colour == "#0072B2"
-    # As JavaScript writes the numbers of the data.
     assert milestone.choices == [Choice("0", "0"), Choice("0.25", "0.25"), Choice("1", "1")]
+
+
+def test_seeds_to_choose_from_are_those_that_tell_runs_apart():
+    """A run from elsewhere stands as seed 0, whether it comes first or last, and among one seed or many."""
+    elsewhere = [("theirs", 0)]
+    for own in ([("sft", 1)], [("sft", 1), ("sft", 2)], [("sft", 1), ("dpo", 2)]):
+        assert report_page.own_seeds(own + elsewhere) == report_page.own_seeds(elsewhere + own) == {s for _, s in own}
+    assert report_page.own_seeds([("sft", 0), ("sft", 1), *elsewhere, ("base", None)]) == {0, 1}
+    assert report_page.own_seeds(elsewhere) == {0} and report_page.own_seeds([]) == set()
 
 
 def test_what_a_page_is_told_is_text():

@@ -5,6 +5,8 @@ import pytest
 
 from memedynamics import report_tables, tables
 
+ENDS = "of milestones the runs’ ends alone"
+
 
 @pytest.fixture
 def frame():
@@ -43,18 +45,25 @@ def test_texts_are_places_among_few_and_numbers_are_short(frame):
     seed, fraction, value, missing = report_tables.shown(frame, "length").columns
     assert (missing.values, missing.levels) == ([0, None, 0, None], ["nat"])
     assert value.values == [0.16667, 0.33333] * 2 and value.levels is None
-    assert fraction.unit == "1" and "milestone" in fraction.description
+    assert fraction.values == [0.5, 1.0] * 2 and fraction.unit == "1" and "milestone" in fraction.description
     assert seed.values == [1, 1, 2, 2]
 
 
-def test_a_large_table_is_shown_at_the_runs_ends(frame, monkeypatch):
+def test_milestones_are_not_rounded(frame):
+    """The page's filter compares them with the study's."""
+    frame = frame.with_columns(fraction=pl.Series([1 / 256, 1 / 3] * 2))
+    fraction = next(each for each in report_tables.shown(frame, "length").columns if each.name == "fraction")
+    assert fraction.values == [1 / 256, 1 / 3] * 2
+
+
+def test_a_large_table_without_details_is_shown_at_the_runs_ends(frame, monkeypatch):
     monkeypatch.setattr(report_tables, "MOST", 3)
     shown = report_tables.shown(frame, "length")
-    assert (shown.rows, shown.total, shown.part) == (2, 4, ["the runs’ ends"]) and shown.common["fraction"] == "1"
+    assert (shown.rows, shown.total, shown.part) == (2, 4, [ENDS]) and shown.common["fraction"] == "1"
 
 
-def test_a_larger_one_without_its_parts_and_comparisons_and_then_cut(frame, monkeypatch):
-    """Twelve rows; six at the ends, four of all modules, two without a layer, one that compares nothing."""
+def test_details_are_cut_first_then_comparisons_and_milestones_last(frame, monkeypatch):
+    """Twelve rows; eight of all modules, four without a layer, two that compare nothing, one at the end."""
     keys = [tables.field("module", tables.CATEGORY, ""), tables.field("layer", tables.pa.int16(), "", null=True)]
     versus = tables.field("versus", tables.CATEGORY, "", null=True)
     monkeypatch.setitem(tables.SCHEMAS, "length", tables.analysis_schema(*keys, versus))
@@ -73,8 +82,8 @@ def test_a_larger_one_without_its_parts_and_comparisons_and_then_cut(frame, monk
         for m, la, v in rows
     ]
     whole = pl.concat(parts)
-    told = ["the runs’ ends", "module all", "without layer", "without versus"]
-    for most, left, said in ((6, 6, 1), (5, 4, 2), (3, 2, 3), (1, 1, 4)):
+    told = ["module is all", "layer is empty", "versus is empty", ENDS]
+    for most, left, said in ((8, 8, 1), (7, 4, 2), (3, 2, 3), (1, 1, 4)):
         monkeypatch.setattr(report_tables, "MOST", most)
         shown = report_tables.shown(whole, "length")
         assert (shown.rows, shown.part) == (left, told[:said])

@@ -20,7 +20,7 @@ from memedynamics.paper_panels import axis, moved, notes, on_axes
 
 TOP, BOTTOM, LEFT, RIGHT = 34, 52, 58, 12  # px around a panel: its title, its labels
 HEIGHT = 450  # px of a figure that does not say
-DIGITS = 5  # significant ones of a drawn number
+DIGITS, WHOLE = 5, 17  # significant ones of a drawn number, and all
 AROUND = ("annotations", "shapes")
 
 
@@ -113,16 +113,18 @@ def _texts(drawing: dict, name: str) -> list[str]:
     return [note["text"] for note in notes(drawing, name)]
 
 
-def _plain(value: object) -> object:
-    """`value` without packed arrays, and with numbers short enough for a page."""
+def _plain(value: object, digits: int = DIGITS) -> object:
+    """`value` without packed arrays, and with numbers of `digits`: short enough for a page. What the filters compare,
+    `customdata`, is left whole.
+    """
     if isinstance(value, dict) and "bdata" in value:
         packed = np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"])
         shape = [int(n) for n in str(value.get("shape", -1)).split(",")]
-        return _plain(packed.reshape(shape).tolist())
+        return _plain(packed.reshape(shape).tolist(), digits)
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _plain(each, WHOLE if key == "customdata" else digits) for key, each in value.items()}
     if isinstance(value, list):
-        return [_plain(each) for each in value]
+        return [_plain(each, digits) for each in value]
     if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
     return value

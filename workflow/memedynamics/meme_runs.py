@@ -1,12 +1,12 @@
 """Whose answers the memes browser shows: the files of each run, in the order of every figure, the base first."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from memedynamics import figures, gather
 from memedynamics.meme_flags import Run
+from memedynamics.report_page import own_seeds
 
 BASE_RUN: Run = (gather.BASE, None)
 
@@ -35,7 +35,7 @@ def described(runs: Sequence[Run]) -> list[dict]:
     The seed is empty where it says nothing: of the base, and of runs trained elsewhere, which stand as seed 0 beside
     methods that have other seeds.
     """
-    palette, own = figures.colours([method for method, _ in runs]), _seeds(runs)
+    palette, own = figures.colours([method for method, _ in runs]), own_seeds(runs)
     return [
         {
             "key": gather.BASE if (method, seed) == BASE_RUN else f"{method}/seed{seed}",
@@ -46,9 +46,3 @@ def described(runs: Sequence[Run]) -> list[dict]:
         }
         for method, seed in runs
     ]
-
-
-def _seeds(runs: Sequence[Run]) -> set[int | None]:
-    """The seeds that tell runs apart: those of the method with most runs, or of any but 0."""
-    most = Counter(method for method, _ in runs[1:]).most_common(1)[0][0]
-    return {seed for method, seed in runs if method == most or seed} - {None}

@@ -11,50 +11,11 @@ from rich.table import Table
 from memedynamics import checksums, tables
 from memedynamics.errors import InputError
 from memedynamics.figures import ordered
-from memedynamics.gather import BASE
+from memedynamics.outcomes import summary
 from memedynamics.verdicts import claims_table
 
 WIDTH = 100  # columns
 EFFORT = ("method", "seed", "prompts", "hateful", "correct at base", "epochs", "steps", "tokens", "FLOPs")
-END = pl.col("fraction") == pl.col("fraction").max().over("method", "seed")
-
-
-def summary(accuracy: pl.DataFrame, kl: pl.DataFrame) -> pl.DataFrame:
-    """One row a run at its last milestone: method, seed, and as text with 95 % intervals the closing table's columns.
-
-    `accuracy`, `kl`: tables of these analyses. In domain is the dataset that has a val split.
-    """
-    val, home = pl.col("split") == "val", accuracy.filter(pl.col("split") == "val")["dataset"].unique().to_list()
-    alone = accuracy.filter(val & pl.col("versus").is_null())
-    forward = kl.filter(
-        (pl.col("direction") == "forward") & (pl.col("estimator") == "exact") & (pl.col("span") == "all")
-    ).filter((pl.col("statistic") == "per_response") & pl.col("versus").is_null())
-    columns = {
-        "accuracy after": _written(alone.filter(pl.col("statistic") == "accuracy"), 100, "{:.1f}"),
-        "format": _written(alone.filter(pl.col("statistic") == "format_share"), 100, "{:.0f}", bare=True),
-        "KL in domain": _written(forward.filter(val), 1, "{:.2f}"),
-        "KL out of domain": _written(forward.filter(~pl.col("dataset").is_in(home)), 1, "{:.2f}"),
-    }
-    found = alone.select("method", "seed").unique()
-    for name, column in columns.items():
-        found = found.join(column.rename({"text": name}), on=["method", "seed"], how="left", nulls_equal=True)
-    before = found.filter(pl.col("method") == BASE)["accuracy after"].to_list()
-    found = found.with_columns(pl.lit(next(iter(before), None)).alias("accuracy before"))
-    order = pl.Enum(ordered(found["method"].to_list()))
-    return found.filter(pl.col("method") != BASE).sort(pl.col("method").cast(order), "seed")
-
-
-def _written(rows: pl.DataFrame, scale: float, pattern: str, bare: bool = False) -> pl.DataFrame:
-    """method, seed, text: the value of each run's last milestone; several out-of-domain sets one below the other."""
-    last = rows.filter(END).sort("method", "seed", "dataset", "split")
-    texts = [_text(row, scale, pattern, bare) for row in last.select("value", "ci_low", "ci_high").rows()]
-    named = last.select("method", "seed").with_columns(text=pl.Series(texts, dtype=pl.String))
-    return named.group_by("method", "seed", maintain_order=True).agg(pl.col("text").str.join("\n"))
-
-
-def _text(numbers: tuple[float | None, ...], scale: float, pattern: str, bare: bool) -> str:
-    value, low, high = ("–" if number is None else pattern.format(scale * number) for number in numbers)
-    return value if bare else f"{value} [{low}, {high}]"
 
 
 def show(folder: Path, console: Console | None = None) -> None:
@@ -142,6 +103,14 @@ def _table(rows: pl.DataFrame, study: str) -> Table:
     }  # fmt: skip
     for name, head in heads.items():
         table.add_column(head, justify="left" if name == "method" else "right", no_wrap=name != "method")
-    for row in rows.select(list(heads)).rows():
+    for row in _fitting(rows).select(list(heads)).rows():
         table.add_row(*("–" if cell is None else str(cell) for cell in row))
     return table
+
+
+def _fitting(rows: pl.DataFrame) -> pl.DataFrame:
+    """`rows` (`summary`) for a terminal: format without its interval, the name of a set above its number."""
+    return rows.with_columns(
+        pl.col("format").str.replace(r" \[.*", ""),
+        pl.col("KL out of domain").str.replace_all(": ", ":\n", literal=True),
+    )

@@ -5,7 +5,7 @@ import polars as pl
 from memedynamics import figures, latex
 from memedynamics.definitions import definition
 from memedynamics.latex import escape
-from memedynamics.overview import summary
+from memedynamics.outcomes import summary
 from memedynamics.verdicts import claims_table
 
 RUNS = {

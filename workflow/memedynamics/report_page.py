@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import jinja2
 
-from memedynamics import figures
+from memedynamics import figures, milestones
 
 WEB = Path(__file__).parents[1] / "web"
 LABELS = {"method": "Method", "seed": "Seed", "dataset": "Dataset", "split": "Split", "milestone": "Milestone"}
@@ -58,6 +58,18 @@ class Filter(NamedTuple):
     choices: list[Choice]
 
 
+def own_seeds(runs: Iterable[tuple[str, int | None]]) -> set[int]:
+    """The seeds that tell `runs` (method, seed) apart, on all pages: those of the method with most runs, and any but 0.
+
+    Runs trained elsewhere stand as seed 0, which says nothing beside methods that have other seeds.
+    """
+    seeds: dict[str, set[int]] = {}
+    for method, seed in runs:
+        seeds.setdefault(method, set()).update(() if seed is None else (seed,))
+    most = max(seeds.values(), key=lambda own: (len(own), sum(own)), default=set())
+    return most.union(*seeds.values()) - ({0} - most)
+
+
 def study_filters(values: Mapping[str, Sequence[str | int | float]]) -> list[Filter]:
     """The filters over `values`, by name of filter (keys of LABELS); those with one value or none are left out.
 
@@ -71,7 +83,7 @@ def _choices(name: str, values: Sequence[str | int | float]) -> list[Choice]:
     if name == "method":
         palette = figures.colours([str(method) for method in values])
         return [Choice(method, figures.name(method), palette[method]) for method in figures.ordered(values)]
-    texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+    texts = [milestones.label(value) if isinstance(value, float) else str(value) for value in values]
     return [Choice(text, text) for text in texts]
 
 

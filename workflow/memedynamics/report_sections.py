@@ -9,8 +9,9 @@ import polars as pl
 from memedynamics import drawings, figures, overview, plain_tables, report_tables
 from memedynamics.definitions import Definition, definition
 from memedynamics.gather import BASE
+from memedynamics.outcomes import summary
 from memedynamics.plain_tables import Plain
-from memedynamics.report_page import study_filters
+from memedynamics.report_page import own_seeds, study_filters
 from memedynamics.sentences import sentences
 from memedynamics.verdicts import claims_table
 
@@ -40,9 +41,10 @@ def filter_values(frames: Iterable[pl.DataFrame], study: Mapping) -> dict[str, l
     keys = {"method": pl.String, "seed": pl.Int64, "dataset": pl.String, "split": pl.String}
     found = pl.concat(frame.select(pl.col(key).cast(kind) for key, kind in keys.items()).unique() for frame in frames)
     known = {"method": study["methods"], "dataset": study["datasets"], "split": SPLITS}
-    seeds = found.filter(pl.col("method").is_in(list(study["methods"])))["seed"].drop_nulls().unique().sort().to_list()
-    values = {key: [name for name in names if name in found[key]] for key, names in known.items()}
-    return {**values, "seed": seeds, "milestone": [float(fraction) for fraction in study["milestones"]]}
+    runs = found.filter(pl.col("method").is_in(list(study["methods"]))).select("method", "seed").unique().rows()
+    values: dict[str, list] = {key: [n for n in names if n in found[key]] for key, names in known.items()}
+    values |= {"seed": sorted(own_seeds(runs)), "milestone": [float(fraction) for fraction in study["milestones"]]}
+    return values
 
 
 def section(name: str, frame: pl.DataFrame, drawing: drawings.Drawing) -> Section:
@@ -51,8 +53,8 @@ def section(name: str, frame: pl.DataFrame, drawing: drawings.Drawing) -> Sectio
 
 
 def outcomes(accuracy: pl.DataFrame, kl: pl.DataFrame) -> Plain:
-    """What each run did to accuracy, format and distance from the base, with intervals; see `overview`."""
-    found = overview.summary(accuracy, kl.filter(pl.col("reference") == BASE))
+    """What each run did to accuracy, format and distance from the base, with intervals; see `memedynamics.outcomes`."""
+    found = summary(accuracy, kl.filter(pl.col("reference") == BASE))
     units = {"method": "", "seed": "", "accuracy before": " (%)", "accuracy after": " (%)", "format": " (%)"}
     units |= {"KL in domain": " (nat/response)", "KL out of domain": " (nat/response)"}
     rows = [["–" if cell is None else str(cell) for cell in row] for row in found.select(list(units)).rows()]

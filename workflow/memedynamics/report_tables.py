@@ -1,7 +1,8 @@
 """An analysis's table for the report: whole as CSV and Parquet, and packed for the page's own table.
 
 On the page, columns in which all rows agree are told once. Of a table of more than MOST rows it shows a part, and says
-which: the runs' ends, then what is of no one module, layer or cell, then what compares nothing, at last the first MOST.
+which: what is of no one module, layer or cell, then what compares nothing, then the runs' ends, at last the first MOST.
+The milestones go last, since the page's filter of milestones acts on the table too.
 """
 
 import math
@@ -68,20 +69,20 @@ def _part(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     """The rows of `frame` to show, and what they were chosen by, as few choices as needed."""
     said = []
     for text, rows in _choices(frame):
-        if len(frame) > MOST:
-            frame, said = frame.filter(rows), [*said, text]
+        if len(frame) > MOST and 0 < len(left := frame.filter(rows)) < len(frame):
+            frame, said = left, [*said, text]
     return frame.head(MOST), [*said, "the first of these"] if len(frame) > MOST else said
 
 
 def _choices(frame: pl.DataFrame) -> Iterator[tuple[str, pl.Expr]]:
-    yield "the runs’ ends", pl.col("fraction") == pl.col("fraction").max().over("method", "seed")
     own = [name for name in frame.columns if name not in COMMON and frame[name].n_unique() > 1]
     for name in own:
         if not frame[name].dtype.is_numeric() and (frame[name] == "all").any():
-            yield f"{name} all", pl.col(name) == "all"
+            yield f"{name} is all", pl.col(name) == "all"
     for name in sorted(own, key=lambda name: not frame[name].dtype.is_numeric()):
         if frame[name].has_nulls() and (frame[name].dtype.is_numeric() or name == "versus"):
-            yield f"without {name}", pl.col(name).is_null()
+            yield f"{name} is empty", pl.col(name).is_null()
+    yield "of milestones the runs’ ends alone", pl.col("fraction") == pl.col("fraction").max().over("method", "seed")
 
 
 def _said(value: object) -> str:
@@ -92,14 +93,15 @@ def _column(field: pa.Field, values: pl.Series) -> Column:
     told = {key.decode(): text.decode() for key, text in (field.metadata or {}).items()}
     about = field.name, told.get("description", ""), told.get("unit", "")
     if values.dtype.is_numeric():
-        return Column(*about, [_short(value) for value in values], None)
+        # The filters compare milestones, which are told apart by six digits; the page writes five.
+        return Column(*about, [_short(value, 17 if field.name == "fraction" else DIGITS) for value in values], None)
     texts = values.cast(pl.String)
     levels = texts.drop_nulls().unique(maintain_order=True).to_list()
     places = {text: place for place, text in enumerate(levels)}
     return Column(*about, [places.get(text) for text in texts], levels)
 
 
-def _short(value: float | int | None) -> float | int | None:
+def _short(value: float | int | None, digits: int) -> float | int | None:
     if not isinstance(value, float):
         return value
-    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else None

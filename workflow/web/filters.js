@@ -1,7 +1,8 @@
 /* The filters that hold across pages. Their state is the URL's query: ?method=sft&method=dpo&split=val.
 
    filters.chosen(name)          the Set of a filter's chosen values, as texts; empty: all
-   filters.passes(name, value)   whether something with this value is shown; null (of no method, no seed, …) always is
+   filters.passes(name, value)   whether something with this value is shown; what is no choice of the filter always is:
+                                 null (of no method, no seed, …), the weights' dataset `all`, the split `train-val`
    filters.subscribe(callback)   calls back now and after every change
    filters.get(key)              a page's own state besides: the text behind `key` in the URL, "" where there is none
    filters.put(key, text)        sets it and calls the subscribers; "" removes it
@@ -18,9 +19,15 @@ globalThis.filters = (() => {
 
   const chosen = (name) => new Set(query.getAll(name));
 
+  // Milestones are told apart by six digits, as in the study file: some tables hold a third, others 0.333333.
+  const short = (number) => Number(Number(number).toPrecision(6));
+  const same = (name, text, value) =>
+    name === "milestone" ? short(text) === short(value) : text === String(value);
+
   function passes(name, value) {
-    if (value === null || value === undefined || !names.includes(name)) return true;
-    return !query.has(name) || query.getAll(name).includes(String(value));
+    if (value === null || value === undefined || !query.has(name)) return true;
+    const isChoice = boxes.some((box) => box.name === name && same(name, box.value, value));
+    return !isChoice || query.getAll(name).some((text) => same(name, text, value));
   }
 
   // A value that the page does not know would hide everything. What is of another page stays in the URL.

@@ -15,11 +15,15 @@
     return (lists[0] ?? []).map((_, row) => lists.map((list) => list[row]));
   }
 
+  // Milestones come whole, for the filters.
+  const number = (value, type) =>
+    type === "display" && value !== null && !Number.isInteger(value) ? Number(value.toPrecision(5)) : value;
+
   // Columns are of the page's own making, cells hold users' words: both are texts, never markup.
   function columnOf({ name, levels }) {
     const head = document.createElement("span");
     head.textContent = name;
-    const render = levels ? DataTable.render.text() : undefined;
+    const render = levels ? DataTable.render.text() : number;
     return { title: head.innerHTML, className: levels ? "" : "number", type: levels ? "string" : "num", render };
   }
 
