@@ -29,7 +29,7 @@ APART = [("sft", 1, 3.0), ("sft", 2, 3.1), ("dpo", 1, 1.0), ("dpo", 2, 1.1)]
         (APART, 1.5, claims.UNDECIDED),  # 3.0 − 1.5 < 1.0 + 1.5
         ([run for run in APART if run[1] == 1], 0.1, claims.ONE_SEED),
         ([*APART[:3], ("dpo", 2, 3.05)], 0.01, claims.SEEDS),  # seed 2 of dpo beats seed 1 of sft
-        ([("sft", 1, 3.0), ("dpo", 2, 1.0)], 0.1, claims.UNDECIDED),  # no common seed
+        ([("sft", 1, 3.0), ("dpo", 2, 1.0)], 0.1, "not decided: no seed in common"),
         ([(method, seed, 1.0) for method, seed, _ in APART], 0.1, claims.UNDECIDED),
         (APART, 0.0, claims.NO_INTERVAL),
     ],
@@ -53,10 +53,27 @@ def test_paired_differences_count_whichever_way_round_they_are(order, sign):
     assert ranked.verdict(rows, "sft", "dpo", gaps.with_columns(ci_low=-9.0, ci_high=9.0)) == claims.UNDECIDED
 
 
+def test_no_paired_difference_is_no_interval_not_no_difference():
+    gaps = frame([("sft", 1, 2.0), ("sft", 2, 2.0)], 0.5, "grpo")
+    assert ranked.verdict(frame(APART), "sft", "dpo", gaps) == claims.NO_INTERVAL
+
+
+@pytest.mark.parametrize(("items", "reason"), [(9, claims.FEW), (10, "")])
+def test_under_ten_items_no_side_is_claimed(items, reason):
+    gaps = frame([("dpo", 1, -2.0), ("dpo", 2, -2.0)], 0.5, "sft")
+    few = pl.col("n").clip(upper_bound=items)
+    assert ranked.verdict(frame(APART).with_columns(few), "sft", "dpo") == reason
+    assert ranked.verdict(frame(APART), "sft", "dpo", gaps.with_columns(few)) == reason
+    assert ranked.sided(frame(APART).with_columns(few)) == dict.fromkeys(("sft", "dpo"), reason or 1)
+    one_run = frame(APART).with_columns(n=pl.when(method="dpo", seed=2).then(items).otherwise(50))
+    assert ranked.verdict(one_run, "sft", "dpo") == reason
+
+
 def test_the_lead_names_what_is_sure_and_what_is_not():
     rows = frame([*APART, ("grpo", 1, 2.95), ("grpo", 2, 3.3)])
     assert ranked.lead(rows) == (
-        "in every seed GRPO lies above DPO (the intervals do not meet); not decided: seeds disagree (GRPO against SFT)"
+        "in every seed GRPO lies above DPO (intervals apart, uncorrected; the summary has the corrected claims); "
+        "not decided: seeds disagree (GRPO against SFT)"
     )
     assert ranked.lead(rows, upward=False).startswith("in every seed DPO lies below SFT and GRPO")
     assert ranked.lead(frame(APART[:2])) == ""
@@ -93,4 +110,7 @@ def test_signs_in_words():
     rows = frame(
         [("sft", 1, 1.0), ("sft", 2, 1.0), ("dpo", 1, -1.0), ("dpo", 2, -1.0), ("em", 1, 0.02), ("em", 2, 0.05)]
     )
-    assert ranked.signs(rows, "up", "down") == "up: SFT; down: DPO; not decided by this data (EM)"
+    assert (
+        ranked.signs(rows, "up", "down")
+        == "up: SFT (uncorrected); down: DPO (uncorrected); not decided by this data (EM)"
+    )

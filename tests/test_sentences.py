@@ -64,10 +64,13 @@ def test_accuracy():
         "in 80.0 % [79.0, 81.0] and 82.0 [81.0, 83.0] (seeds 1 and 2), and DPO least often, in "
         "70.0 % [69.0, 71.0] and 71.0 [70.0, 72.0] (seeds 1 and 2); n = 40 prompts."
     )
-    assert second == "In every seed SFT lies above DPO (paired differences)."
+    assert (
+        second
+        == "In every seed SFT lies above DPO (paired differences, uncorrected; the summary has the corrected claims)."
+    )
     assert third == (
-        "Out of domain, on test of other, more accurate than the base in every seed: SFT; not decided by this data "
-        "(DPO)."
+        "Out of domain, on test of other, more accurate than the base in every seed: SFT (uncorrected); not "
+        "decided by this data (DPO)."
     )
 
 
@@ -95,10 +98,13 @@ def test_kl_says_whether_methods_moved_further_than_seeds_lie_apart():
     rows.append(base(1e-6, 0, **MOVED, versus="other_path"))
     told = sentences("kl", strings(table("kl", rows)))
     assert told[0].startswith("On val of memes SFT moved furthest from the base, 1 nat a response [0.95, 1.05] and 1.1")
-    assert told[1] == "In every seed SFT lies above EM (the intervals do not meet)."
+    assert (
+        told[1]
+        == "In every seed SFT lies above EM (intervals apart, uncorrected; the summary has the corrected claims)."
+    )
     assert told[2] == (
-        "Further than their own seeds lie apart, whatever the seed: SFT; not further than that: EM; the base differs "
-        "from itself by 1e−06 nat a response [1e−06, 1e−06] through another code path."
+        "Further than their own seeds lie apart, whatever the seed: SFT (uncorrected); not further than that: EM; the "
+        "base differs from itself by 1e−06 nat a response [1e−06, 1e−06] through another code path."
     )
 
 
@@ -109,7 +115,11 @@ def test_likelihood_says_who_lowered_the_chosen_response():
         {"sft": (0.1, 0.1), "dpo": (0.4, 0.5)}, 0.05, text="pair", pair_type="all", statistic="displaced_share"
     )
     told = sentences("likelihood", strings(table("likelihood", rows)))
-    assert told[1] == "The chosen response became more likely in every seed: SFT; less likely in every seed: DPO."
+    assert "most under SFT, +2 nat [+1.5, +2.5]" in told[0] and "least under DPO, −5 nat" in told[0]
+    assert told[1] == (
+        "The chosen response became more likely in every seed: SFT (uncorrected); less likely in every seed: DPO "
+        "(uncorrected)."
+    )
     assert "most of DPO’s, 40.0 % [35.0, 45.0] and 50.0" in told[2]
 
 
@@ -118,8 +128,8 @@ def test_gradients_compare_the_sign_with_theory():
     rows = [base(-0.8, 0.1, bin="below", **keys), base(-0.3, 0.2, bin="above", **keys)]
     rows.append({**base(0.1, 0.3, bin="all", module="all", statistic="split_half"), "objective": "dpo", "other": "dpo"})
     told = sentences("gradients", strings(table("gradients", rows)))
-    assert "below one half, a cosine of −0.8 [−0.9, −0.7], n = 40 prompts (as theory expects)" in told[0]
-    assert "above one half, a cosine of −0.3 [−0.5, −0.1], n = 40 prompts (against theory)" in told[0]
+    assert "below one half, a cosine of −0.8 [−0.9, −0.7], n = 40 prompts (as theory expects, uncorrected)" in told[0]
+    assert "above one half, a cosine of −0.3 [−0.5, −0.1], n = 40 prompts (against theory, uncorrected)" in told[0]
     assert told[1] == "No direction beyond this batch (halves of the memes disagree): “DPO”."
 
 
@@ -128,16 +138,22 @@ def test_a_judge_that_tosses_a_coin_and_prefers_the_first():
     rows = [base(0.52, 0.1, statistic="agreement", **common), base(0.2, 0.05, statistic="position_bias", **common)]
     first, second = sentences("judgement", strings(table("judgement", rows)))
     assert "in 52.0 % [42.0, 62.0] of the label pairs, not decided against a coin; n = 40 pairs" in first
-    assert second == "It prefers whatever stands first by +20.0 points [+15.0, +25.0], above no preference."
+    assert (
+        second == "It prefers whatever stands first by +20.0 points [+15.0, +25.0], above no preference (uncorrected)."
+    )
 
 
 def test_a_barrier_between_two_runs():
     keys = {"way": "linear", "versus": "dpo", "statistic": "accuracy_off_line"}
-    rows = runs({"sft": (-0.1, -0.2)}, 0.05, t=0.5, **keys) + runs({"sft": (0.0, 0.0)}, 0.05, t=0.25, **keys)
-    assert sentences("merge_path", strings(table("merge_path", rows))) == [
-        "Between SFT and DPO accuracy is lowest against the straight line by −10.0 points [−15.0, −5.0] and −20.0 "
-        "[−25.0, −15.0] (seeds 1 and 2): a barrier in every seed."
-    ]
+    start = "Between SFT and DPO accuracy is lowest against the straight line by −10.0 points [−15.0, −5.0] and −20.0 "
+    start += "[−25.0, −15.0] (seeds 1 and 2): "
+    middle = runs({"sft": (-0.1, -0.2)}, 0.05, t=0.5, **keys)
+    told = sentences("merge_path", strings(table("merge_path", middle)))
+    assert told == [f"{start}a barrier in every seed (uncorrected)."]
+    # The lowest of several is chosen for being low.
+    rows = middle + runs({"sft": (0.0, 0.0)}, 0.05, t=0.25, **keys)
+    told = sentences("merge_path", strings(table("merge_path", rows)))
+    assert told == [f"{start}the interval is of the point chosen as lowest of 2, and alone shows no barrier."]
 
 
 def test_parity_tells_the_widest_gap():
@@ -185,7 +201,7 @@ PARTS = {
 SAID = {
     "rewards": ["SFT earns most, 0.8 [0.7, 0.9]", "taught nothing: GRPO: 40.0 % [30.0, 50.0]"],
     "spectrum": ["SFT’s update has most directions, an effective rank of 0.8"],
-    "sharpe": ["in every seed: the caption under SFT; 1 of 2 pairs", "highest for SFT"],
+    "sharpe": ["(1 of 2 pairs of feature and method, uncorrected): the caption under SFT.", "highest for SFT"],
     "attention": ["+30.00 points [+20.00, +40.00]", "blank, test of memes: SFT: −30.0", "memes, SFT is right most"],
     "entropy": ["DPO surest, with 0.7 nat", "DPO against SFT"],
 }  # fmt: skip
@@ -196,6 +212,80 @@ def test_the_others(name):
     told = " ".join(sentences(name, strings(table(name, PARTS[name]))))
     for part in SAID[name]:
         assert part in told
+
+
+def test_features_are_told_apart():
+    common = {"label": "all", "versus": "base", "split": "train-val", "statistic": "occlusion_overfit_index_difference"}
+    rows = runs({"sft": (-0.3, -0.4), "dpo": (-0.3, -0.4)}, 0.1, group="header", **common)
+    rows += runs({"sft": (-0.3, -0.4), "dpo": (0.3, -0.4)}, 0.1, group="system", **common)
+    none, less = sentences("sharpe", strings(table("sharpe", rows)))
+    assert none.endswith("in every seed (0 of 4 pairs of feature and method).")
+    assert less == (
+        "Less reliable in every seed (3 of 4 pairs of feature and method, uncorrected): the header under SFT and DPO; "
+        "the system under SFT; not decided: seeds disagree (1)."
+    )
+
+
+CLAIMS = ("in every seed", "lies above", "lies below", "theory", "further than their own", "barrier in", "a coin")
+CLAIMS += ("no preference",)
+
+
+def claimed(told):
+    """The sentences that claim a side."""
+    return [text for text in told if any(words in text.replace("(0 of", "") for words in CLAIMS)]
+
+
+def sides():
+    """Tables whose sentences claim sides, on the 40 items that `table` gives every row."""
+    cosine = {"objective": "em_decision", "other": "grpo_decision", "module": "all", "statistic": "cosine"}
+    labels = {"source": "labels", "pair_type": "all"}
+    path = {"way": "linear", "versus": "dpo", "statistic": "accuracy_off_line", "t": 0.5}
+    apart = {**MOVED, "direction": "between_seeds", "versus": "seed9"}
+    chosen = {"text": "chosen", "pair_type": "all", "statistic": "change"}
+    parts = PARTS | {
+        "gradients": [base(-0.8, 0.1, bin="below", **cosine)],
+        "judgement": [base(0.9, 0.1, statistic=one, **labels) for one in ("agreement", "position_bias")],
+        "merge_path": runs({"sft": (-0.1, -0.2)}, 0.05, **path),
+        "kl": runs({"sft": (1.0, 1.1), "em": (0.1, 0.12)}, 0.05, **MOVED) + runs({"sft": (0.2, 0.2)}, 0.01, **apart),
+        "likelihood": runs({"sft": (2.0, 3.0), "dpo": (-5.0, -4.0)}, 0.5, **chosen),
+        "entropy": runs({"sft": (0.9, 0.8), "dpo": (0.1, 0.2)}, 0.01, probe_kind="own_sample", estimator="exact",
+                        invalid="forced", statistic="entropy"),
+        "rewards": runs({"sft": (0.9, 0.8), "dpo": (0.1, 0.2)}, 0.01, source="samples", over="split",
+                        statistic="reward"),
+        "spectrum": runs({"sft": (9.0, 9.1), "dpo": (5.0, 5.2)}, 0.1, update="trained", kind="all", dataset="all",
+                         split="all", statistic="effective_rank_at_norm"),
+    }  # fmt: skip
+    return {name: strings(table(name, rows)) for name, rows in parts.items()} | {"accuracy": accuracy()}
+
+
+@pytest.mark.parametrize("name", [*PARTS, "gradients", "judgement", "merge_path", "kl", "likelihood", "accuracy"])
+def test_no_sentence_claims_a_side_where_n_is_under_ten(name):
+    frame = sides()[name]
+    told = claimed(sentences(name, frame))
+    assert told and all("uncorrected" in text for text in told)
+    told = sentences(name, frame.with_columns(n=pl.lit(9)))
+    assert not [text for text in claimed(told) if "0 of" not in text]
+    assert any("under 10 clusters" in text or "no barrier is decided" in text for text in told)
+
+
+@pytest.mark.parametrize(("layers", "claim"), [(9, False), (10, True)])
+def test_many_matrices_of_few_layers_are_few_clusters(layers, claim):
+    """40 linear layers, all within so many decoder layers."""
+    common = {"update": "trained", "dataset": "all", "split": "all"}
+    each = [{**common, "kind": "q", "layer": layer, "statistic": "effective_rank"} for layer in range(layers)]
+    rows = [row | base(1.0, 0.1) for row in each] + sides()["spectrum"].drop("study").to_dicts()
+    told = sentences("spectrum", strings(table("spectrum", rows)))
+    assert bool(claimed(told)) == claim and (claims.FEW.capitalize() in told[1]) != claim
+
+
+@pytest.mark.parametrize(("items", "claim"), [(40, False), (39, True)])
+def test_the_summary_knows_how_few_captions_memes_have(items, claim):
+    """Of `items` memes or fewer on that split it says so; the table has 40."""
+    keys = {"question": BETTER, "method": "grpo", "versus": "dpo", "measure": "image_share", "split": "test"}
+    rows = [{**keys, "statistic": "p_holm", "value": None, "n": 2, "verdict": claims.FEW}]
+    rows += [{**keys, "statistic": "difference", "seed": s, "value": 1.0, "n": items + s - 1} for s in (1, 2)]
+    told = sentences("attention", sides()["attention"], strings(table("summary", rows)))
+    assert bool(claimed(told)) == claim
 
 
 @pytest.mark.parametrize("name", sorted(OWN))
@@ -218,4 +308,7 @@ def test_an_analysis_of_a_user_is_told_of_by_its_rows():
     frame = pl.DataFrame([{**HOME, "n": 40, "missing": None, "mine": "x", **row} for row in rows])
     first, second = sentences("length", frame)
     assert first.startswith("Mean length on val of memes, at the end of training: SFT has most, 30 tokens [28, 32]")
-    assert second == "In every seed SFT lies above <b> (the intervals do not meet)."
+    assert (
+        second
+        == "In every seed SFT lies above <b> (intervals apart, uncorrected; the summary has the corrected claims)."
+    )

@@ -3,9 +3,10 @@
 import polars as pl
 
 from memedynamics import ranked, tables, wording
+from memedynamics.few_clusters import MOST
 from memedynamics.gather import BASE
 
-COMMON = tables.analysis_schema().names
+COMMON = (*tables.analysis_schema().names, MOST)
 SPLITS = ("val", "test", "train")
 
 

@@ -1,5 +1,6 @@
 """Sentences on what happened inside: weights, features, attention, entropy."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 import polars as pl
@@ -39,28 +40,31 @@ def sharpe(frame: pl.DataFrame) -> list[str]:
     signal = levels(frame, SIGNAL)
     told = ranking(signal, PLAIN, "highest for {}, {}", "lowest for {}, {}", "memes")
     return [
-        sentence(_overfitted(added)),
+        *map(sentence, _overfitted(added)),
         sentence(f"signal to noise of the gradients on {place(signal)} at the end of training: {told}" if told else ""),
     ]
 
 
-def _overfitted(added: pl.DataFrame) -> str:
+def _overfitted(added: pl.DataFrame) -> list[str]:
     """By feature, the methods under which it speaks more reliably for labels that were trained on, in every seed."""
     if added.is_empty():
-        return ""
+        return []
     parts = added.partition_by("group", maintain_order=True, as_dict=True)
     found = {group: ranked.sided(rows) for (group,), rows in parts.items()}
-    up = [f"the {group} under {wording.named(of)}" for group, by in found.items() if (of := _of(by, 1))]
-    down = [f"the {group} under {wording.named(of)}" for group, by in found.items() if (of := _of(by, -1))]
-    of_all = sum(map(len, found.values()))
-    told = f"more reliable on train than on val through training, in every seed: {wording.listed(up) or 'no feature'}"
-    less = f"; less reliable: {wording.listed(down)}" if down else ""
-    open_ = of_all - sum(side in (1, -1) for by in found.values() for side in by.values())
-    return f"{told}{less}; {open_} of {of_all} pairs of feature and method are not decided"
+    sides = Counter(side for by in found.values() for side in by.values())
+    pairs = f"of {sides.total()} pairs of feature and method"
+    up, down = (_features(found, side) for side in (1, -1))
+    told = f"more reliable on train than on val through training, in every seed ({sides[1]} {pairs}"
+    less = f"less reliable in every seed ({sides[-1]} {pairs}, {ranked.UNCORRECTED}): {down}" if down else ""
+    why = [f"{reason} ({count})" for reason, count in sides.most_common() if isinstance(reason, str)]
+    more = f"{told}, {ranked.UNCORRECTED}): {up}" if up else f"{told})"
+    return [more, "; ".join(filter(None, [less, *why]))]
 
 
-def _of(sides: dict[str, int | str], side: int) -> list[str]:
-    return [method for method, own in sides.items() if own == side]
+def _features(found: dict[str, dict[str, int | str]], side: int) -> str:
+    """'the header under SFT; the system under SFT and DPO', where sides are so."""
+    of = {group: [method for method, own in by.items() if own == side] for group, by in found.items()}
+    return "; ".join(f"the {group} under {wording.named(methods)}" for group, methods in of.items() if methods)
 
 
 def attention(frame: pl.DataFrame) -> list[str]:

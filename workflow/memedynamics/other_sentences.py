@@ -4,7 +4,8 @@ from collections import Counter
 
 import polars as pl
 
-from memedynamics import figures, ranked, wording
+from memedynamics import claims, figures, ranked, wording
+from memedynamics.few_clusters import few
 from memedynamics.figure_gradients import OBJECTIVES
 from memedynamics.gather import BASE
 from memedynamics.judged_pairs import doubt
@@ -38,7 +39,8 @@ def _turned(row: dict, key: str) -> str:
         return f"{where}, no cosine ({row['missing'] or 'no reason given'})"
     low, high = row["ci_low"], row["ci_high"]
     sign = 0 if low is None or high is None else (low > 0) - (high < 0)
-    said = UNDECIDED if sign == 0 else "as theory expects" if sign == EXPECTED[key] else "against theory"
+    said = "as theory expects" if sign == EXPECTED[key] else "against theory"
+    said = claims.FEW if few([row]) else f"{said}, {ranked.UNCORRECTED}" if sign else UNDECIDED
     return f"{where}, a cosine of {interval(row, PLAIN)}, n = {row['n']} prompts ({said})"
 
 
@@ -86,23 +88,35 @@ def _only(rows: pl.DataFrame, statistic: str) -> dict | None:
 def _against(row: dict, level: float, what: str, above: str, below: str) -> str:
     if row["ci_low"] is None or row["ci_high"] is None:
         return f"{UNDECIDED} against {what}"
+    if few([row]):
+        return claims.FEW
     side = (row["ci_low"] > level) - (row["ci_high"] < level)
-    return f"{above if side > 0 else below} {what}" if side else f"{UNDECIDED} against {what}"
+    return f"{above if side > 0 else below} {what} ({ranked.UNCORRECTED})" if side else f"{UNDECIDED} against {what}"
 
 
 def merge_path(frame: pl.DataFrame) -> list[str]:
-    """Of each pair of runs the lowest point off the straight line, and whether it is a barrier in every seed."""
+    """Of each pair of runs the lowest point off the straight line; of one point only, whether it is a barrier.
+
+    The lowest of several points was chosen for being low, and its interval knows nothing of that.
+    """
     off = frame.filter((pl.col("t") > 0) & (pl.col("t") < 1), statistic="accuracy_off_line", way="linear")
     told = []
     for rows in off.drop_nulls("value").sort("method", "versus").partition_by("method", "versus", maintain_order=True):
         lowest = rows.sort("value").group_by("seed", maintain_order=True).first().sort("seed")
         one, other = (figures.name(rows[key][0]) for key in ("method", "versus"))
-        sides = set(ranked.sided(lowest).values())
-        said = "a barrier in every seed" if sides == {-1} else "no barrier is decided"
+        said = _barrier(lowest, rows["t"].n_unique())
         values = wording.values(lowest, POINTS)
         told.append(f"between {one} and {other} accuracy is lowest against the straight line by {values}: {said}")
     more = f"{len(told) - 2} further pairs are in the table" if len(told) > 2 else ""
     return [sentence(text) for text in [*told[:2], more]]
+
+
+def _barrier(lowest: pl.DataFrame, points: int) -> str:
+    """Whether the `lowest` of so many points a seed are barriers."""
+    if points > 1:
+        return f"the interval is of the point chosen as lowest of {points}, and alone shows no barrier"
+    sides = set(ranked.sided(lowest).values())
+    return f"a barrier in every seed ({ranked.UNCORRECTED})" if sides == {-1} else "no barrier is decided"
 
 
 def parity(frame: pl.DataFrame) -> list[str]:

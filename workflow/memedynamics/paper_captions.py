@@ -24,7 +24,7 @@ MACRO = (
 
 def captions(drawings: Mapping[str, dict], tables: Mapping[str, pl.DataFrame]) -> str:
     """The captions of `drawings` by name, and of their panels, from the analyses' `tables`."""
-    found = [_macro(name, _caption(name, drawing, tables[name])) for name, drawing in drawings.items()]
+    found = [_macro(name, _caption(name, drawing, tables)) for name, drawing in drawings.items()]
     found += [_macro(*each) for name, drawing in drawings.items() for each in _of_panels(name, drawing)]
     return MACRO + "".join(found) + "\\makeatother\n"
 
@@ -33,10 +33,10 @@ def _macro(name: str, text: str) -> str:
     return f"\\expandafter\\def\\csname {PREFIX}{name}\\endcsname{{{text}}}\n"
 
 
-def _caption(name: str, drawing: dict, table: pl.DataFrame) -> str:
+def _caption(name: str, drawing: dict, tables: Mapping[str, pl.DataFrame]) -> str:
     told = definition(name)
     title = [from_html(note["text"]) for note in notes(drawing, HEADING)] or [escape(told.title)]
-    shown = [escape(text) for text in sentences(name, table)]
+    shown = [escape(text) for text in sentences(name, tables[name], tables.get("summary"))]
     note = [from_html(note["text"]) for note in notes(drawing, NOTE)]
     heads = [f"{text.rstrip('.')}." if text[-1:] != "?" else text for text in title]
     return "%\n".join([*(f"{head} " for head in heads), " ".join(shown) + " ", escape(told.words) + " ", *note])

@@ -2,8 +2,9 @@
 
 import polars as pl
 
-from memedynamics import ranked, wording
+from memedynamics import claims, ranked, wording
 from memedynamics.cells import TABLE, Cell
+from memedynamics.few_clusters import few
 from memedynamics.gather import BASE
 from memedynamics.numbers_of import differences, home, levels, of_base
 from memedynamics.ranked import lead, ranking, signs
@@ -52,14 +53,22 @@ def _noise(frame: pl.DataFrame, rows: pl.DataFrame) -> str:
     """Whether methods moved further than their own seeds lie apart, by the ends of the intervals."""
     cell = TABLE["forward_kl"]
     apart = levels(frame, Cell("kl", "per_response", "val", {"direction": "between_seeds", "span": "all"}))
-    far, near = [], []
+    far, near, unknown = [], [], []
     for method in ranked.by_mean(apart):
         widest = apart.filter(method=method).select(pl.coalesce("ci_high", "value").max()).item()
-        least = rows.filter(method=method).select(pl.coalesce("ci_low", "value").min()).item()
-        if least is not None:
+        own = rows.filter(method=method)
+        least = own.select(pl.coalesce("ci_low", "value").min()).item()
+        if least is not None and few([*own.to_dicts(), *apart.filter(method=method).to_dicts()]):
+            unknown.append(method)
+        elif least is not None:
             (far if least > widest else near).append(method)
-    told = [f"further than their own seeds lie apart, whatever the seed: {wording.named(far)}"] if far else []
+    told = (
+        [f"further than their own seeds lie apart, whatever the seed: {wording.named(far)} ({ranked.UNCORRECTED})"]
+        if far
+        else []
+    )
     told += [f"not further than that: {wording.named(near)}"] if near else []
+    told += [f"whether further than that, {claims.FEW} ({wording.named(unknown)})"] if unknown else []
     keys = {**cell.keys, "versus": "other_path"}
     floor = of_base(frame, cell._replace(keys=keys), NAT)
     return "; ".join(
@@ -71,12 +80,14 @@ def likelihood(frame: pl.DataFrame) -> list[str]:
     """What became of the chosen response on val, and how often it fell while its margin grew."""
     rows, displaced = levels(frame, CHOSEN), levels(frame, TABLE["displaced_share"])
     found = [
-        (rows, ranking(rows, Unit(" nat", 1, "{:+.3g}"), "{} changed it by {}", "{} by {}", "pairs")),
+        (rows, ranking(rows, Unit(" nat", 1, "{:+.3g}"), "most under {}, {}", "least under {}, {}", "pairs")),
         (displaced, ranking(displaced, PERCENT, "most of {}’s, {}", "least of {}’s, {}", "pairs")),
     ]  # fmt: skip
     told = signs(rows, "more likely in every seed", "less likely in every seed")
     return [
-        sentence(f"log-probability of the chosen response on {place(rows)}: {found[0][1]}" if found[0][1] else ""),
+        sentence(
+            f"change of the chosen response’s log-probability on {place(rows)}: {found[0][1]}" if found[0][1] else ""
+        ),
         sentence(f"the chosen response became {told}" if told else ""),
         sentence(f"pairs whose chosen response fell while its margin grew: {found[1][1]}" if found[1][1] else ""),
     ]

@@ -2,7 +2,8 @@
 
 A method is told from another where in every seed that both have the paired difference's interval leaves 0 out on one
 side, or without paired differences the two intervals do not meet; and where all its seeds lie on that side of all of
-the other's. With one seed nothing is decided, whatever the intervals say (module `claims`).
+the other's. With one seed, or under ten clusters, nothing is decided, whatever the intervals say (module `claims`).
+Whoever leads was picked from the data, and no p is corrected: sentences say that their sides are uncorrected.
 """
 
 from collections.abc import Sequence
@@ -10,10 +11,14 @@ from collections.abc import Sequence
 import polars as pl
 
 from memedynamics import claims, figures, wording
+from memedynamics.few_clusters import few
 from memedynamics.gather import BASE
 from memedynamics.wording import Unit
 
-APART, PAIRED = "the intervals do not meet", "paired differences"
+UNCORRECTED = "uncorrected"
+CORRECTED = f"{UNCORRECTED}; the summary has the corrected claims"
+APART, PAIRED = f"intervals apart, {CORRECTED}", f"paired differences, {CORRECTED}"
+NO_SEED = "not decided: no seed in common"
 
 
 def policies(rows: pl.DataFrame) -> pl.DataFrame:
@@ -75,15 +80,18 @@ def verdict(
 ) -> str:
     """Empty where `first` is told from `second` in the way that its place says; else why it is not decided."""
     ours, theirs = (policies(rows).filter(pl.col("method") == method) for method in (first, second))
-    gaps = _gaps(ours, theirs) if differences is None else paired(differences, first, second)
+    between = None if differences is None else _between(differences, first, second)
+    gaps = _gaps(ours, theirs) if between is None else paired(differences, first, second)
     sign = 1 if upward else -1
     crossed = {_sign(a - b) for a in ours["value"] for b in theirs["value"]} | {_sign(gap[0]) for gap in gaps}
-    if not gaps:
-        return claims.UNDECIDED
-    if any(None in gap or gap[1] == gap[2] for gap in gaps):
+    if not {*ours["seed"]} & {*theirs["seed"]}:
+        return NO_SEED
+    if not gaps or any(None in gap or gap[1] == gap[2] for gap in gaps):
         return claims.NO_INTERVAL
     if len(gaps) < 2:
         return claims.ONE_SEED
+    if few((pl.concat([ours, theirs]) if between is None else between).to_dicts()):
+        return claims.FEW
     if len(crossed) > 1:
         return claims.SEEDS
     clear = all(low > 0 if upward else high < 0 for _, low, high in gaps)
@@ -107,23 +115,29 @@ def _gaps(ours: pl.DataFrame, theirs: pl.DataFrame) -> list[tuple[float | None, 
 
 def paired(differences: pl.DataFrame, first: str, second: str) -> list[tuple[float | None, ...]]:
     """Value and interval of first minus second by seed, whichever way round the table has them."""
-    ends, known = ["value", "ci_low", "ci_high"], differences.drop_nulls("value")
-    given = known.filter((pl.col("method") == first) & (pl.col("versus") == second)).sort("seed").select(ends)
-    turned = known.filter((pl.col("method") == second) & (pl.col("versus") == first)).sort("seed")
+    ends, known = ["value", "ci_low", "ci_high"], _between(differences, first, second).sort("seed")
+    given, turned = known.filter(pl.col("method") == first).select(ends), known.filter(pl.col("method") == second)
     other = turned.select(-pl.col("value"), ci_low=-pl.col("ci_high"), ci_high=-pl.col("ci_low"))
     return [*given.rows(), *other.rows()]
+
+
+def _between(differences: pl.DataFrame, first: str, second: str) -> pl.DataFrame:
+    """The differences between two methods that have a value, whichever way round."""
+    one = (pl.col("method") == first) & (pl.col("versus") == second)
+    other = (pl.col("method") == second) & (pl.col("versus") == first)
+    return differences.drop_nulls("value").filter(one | other)
 
 
 def signs(rows: pl.DataFrame, above: str, below: str) -> str:
     """Which methods' values lie above and below 0 in every seed, and of which that is not decided, in words.
 
-    `rows`: one a run, of a difference. 'above 0 in every seed: SFT; below 0: DPO; not decided: EM (seeds disagree)'.
+    `rows`: one a run, of a difference. 'above 0 in every seed: SFT (uncorrected); not decided: seeds disagree (EM)'.
     """
     found = sided(rows)
     said = []
     for words, side in ((above, 1), (below, -1)):
         if methods := [method for method, own in found.items() if own == side]:
-            said.append(f"{words}: {wording.named(methods)}")
+            said.append(f"{words}: {wording.named(methods)} ({UNCORRECTED})")
     for reason in dict.fromkeys(own for own in found.values() if isinstance(own, str)):
         of = wording.named([method for method, own in found.items() if own == reason])
         said.append(f"{reason} ({of})")
@@ -140,6 +154,8 @@ def _side(rows: pl.DataFrame) -> int | str:
     if any(low is None or high is None or low == high for _, low, high in runs):
         return claims.NO_INTERVAL
     sides = {(low > 0) - (high < 0) for _, low, high in runs}
+    if len(runs) > 1 and few(rows.to_dicts()):
+        return claims.FEW
     if len({_sign(value) for value, _, _ in runs}) > 1:
         return claims.SEEDS
     if sides in ({1}, {-1}):

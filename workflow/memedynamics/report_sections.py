@@ -47,9 +47,10 @@ def filter_values(frames: Iterable[pl.DataFrame], study: Mapping) -> dict[str, l
     return values
 
 
-def section(name: str, frame: pl.DataFrame, drawing: drawings.Drawing) -> Section:
-    """The section of the analysis `name`, whose table is `frame` and whose figure is `drawing`."""
-    return Section(name, definition(name), sentences(name, frame), drawing, report_tables.shown(frame, name))
+def section(name: str, frame: pl.DataFrame, drawing: drawings.Drawing, summary: pl.DataFrame | None = None) -> Section:
+    """The section of the analysis `name`, whose table is `frame` and whose figure is `drawing`; see `sentences`."""
+    said = sentences(name, frame, summary)
+    return Section(name, definition(name), said, drawing, report_tables.shown(frame, name))
 
 
 def outcomes(accuracy: pl.DataFrame, kl: pl.DataFrame) -> Plain:
@@ -79,15 +80,17 @@ def told(
     (files run.json) and the `study` file; the summary comes first.
     """
     order = sorted(frames, key=lambda name: name != "summary")
+    summary = frames["summary"]
+    opening = [sentences(name, frames[name], summary)[:1] for name in HEADLINES if name in frames]
     return {
         "question": question(study["methods"]),
         "base": study["base_model"]["source"],
-        "headlines": [text for name in HEADLINES if name in frames for text in sentences(name, frames[name])[:1]],
+        "headlines": [text for told in opening for text in told],
         "outcomes": outcomes(frames["accuracy"], frames["kl"]),
         "effort": effort(runs),
-        "answers": plain_tables.printed(overview.answers(frames["summary"])),
-        "claims": claims(frames["summary"]),
+        "answers": plain_tables.printed(overview.answers(summary)),
+        "claims": claims(summary),
         "palette": figures.colours(list(study["methods"])),
         "filters": study_filters(filter_values(frames.values(), study)),
-        "sections": [section(name, frames[name], drawn[name]) for name in order],
+        "sections": [section(name, frames[name], drawn[name], summary) for name in order],
     }
