@@ -71,10 +71,20 @@ def test_the_page_and_the_paper_say_it_with_the_interval_of_format(accuracy, two
     assert "50 {[}49, 51]" in paper and r"a-third: 2.00 {[}1.00, 3.00] \\ other: --" in paper
 
 
-def test_a_terminal_has_room_for_it(accuracy, two):
+def printed(accuracy, found):
     console = Console(width=overview.WIDTH, highlight=False, record=True, file=io.StringIO())
-    console.print(overview._table(outcomes.summary(accuracy, two), "s"))
+    console.print(overview._table(outcomes.summary(accuracy, found), "s"))
     lines = console.export_text().splitlines()
-    at = next(i for i, line in enumerate(lines) if line.split()[:1] == ["sft"])
-    assert [line.split()[-1] for line in lines[at : at + 4]] == ["a-third:", "3.00]", "other:", "–"]
-    assert "50 [" not in lines[at] and max(map(len, lines)) <= 100 and "…" not in "".join(lines)
+    assert max(map(len, lines)) <= 100 and "…" not in "".join(lines)
+    return lines[next(i for i, line in enumerate(lines) if line.split()[:1] == ["sft"]) :]
+
+
+def test_a_terminal_has_room_for_it(accuracy, two):
+    lines = printed(accuracy, two)
+    assert [line.split()[-1] for line in lines[:4]] == ["a-third:", "3.00]", "other:", "–"]
+    assert "50 [" not in lines[0]
+
+
+def test_a_long_name_folds_and_leaves_its_number_whole(accuracy):
+    found = kl(*(rows("per_response", 2.0, name, "test", SFT, DPO) for name in ("other", "a-long-name-" * 4)))
+    assert any(THIRD in line for line in printed(accuracy, found)[2:4])

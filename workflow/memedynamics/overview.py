@@ -102,7 +102,8 @@ def _table(rows: pl.DataFrame, study: str) -> Table:
         "KL out of domain": "KL out of domain\n(nat/response)",
     }  # fmt: skip
     for name, head in heads.items():
-        table.add_column(head, justify="left" if name == "method" else "right", no_wrap=name != "method")
+        side, folds = "left" if name == "method" else "right", name in ("method", "KL out of domain")
+        table.add_column(head, justify=side, no_wrap=not folds, overflow="fold")  # long names of methods and sets
     for row in _fitting(rows).select(list(heads)).rows():
         table.add_row(*("–" if cell is None else str(cell) for cell in row))
     return table
