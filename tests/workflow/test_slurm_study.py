@@ -21,7 +21,8 @@ import one_node_slurm
 from smoke_study import SMOKE, snakemake, told
 
 pytestmark = [pytest.mark.workflow, pytest.mark.long]
-LOCAL = {"all", "analyses", "figures", "samples", "training", "gather_samples", "gather_own_samples"}
+LOCAL = {"all", "analyses", "figures", "samples", "training", "report", "gather_samples", "gather_own_samples"}
+LOCAL |= {"report_shell", "report_index"}
 
 
 @pytest.fixture(scope="module")
