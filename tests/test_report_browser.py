@@ -1,6 +1,5 @@
 """The report's first page in a browser, from disk and from a server: filters, tables, hostile texts, keyboard."""
 
-import itertools
 import shutil
 
 import pytest
@@ -62,7 +61,7 @@ def points(page, figure, colour):
     )
 
 
-@pytest.mark.parametrize("where, size", itertools.product(("disk", "server"), (WIDE, NARROW)))
+@pytest.mark.parametrize("where, size", [("disk", WIDE), ("server", NARROW)])
 def test_everything_is_drawn_without_errors_sticks_out_nowhere_and_passes_axe(where, size, sites, browser):
     with watched(browser, size) as page:
         page.goto(sites[where])
@@ -70,7 +69,7 @@ def test_everything_is_drawn_without_errors_sticks_out_nowhere_and_passes_axe(wh
         see_all(page)
         assert page.locator(".panel").count() == page.locator(".panel svg.main-svg:first-child").count() > 10
         assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
-        assert where == "server" or faults(page) == []
+        assert faults(page) == []
 
 
 def test_the_question_and_the_summary_come_first(sites, browser):
