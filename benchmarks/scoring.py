@@ -242,7 +242,7 @@ def report(slow: tuple, fast: tuple, milestones: int) -> bool:
     """Print times, memory, ratios and the largest difference between numbers; whether the claims hold."""
     (slow, expected), (fast, found) = slow, fast
     apart = max(np.abs(a[name] - b[name]).max() for a, b in zip(found, expected, strict=True) for name in NAMES)
-    faster, memory = slow.seconds / fast.seconds, fast.mib / slow.mib
+    faster, memory = slow.seconds / fast.seconds, fast.mib / max(slow.mib, 1)  # a tiny run's does not show
     print(f"{milestones} milestone(s), {len(found[0]['logp'])} positions each")
     print(f"  plain    {slow.seconds:8.2f} s {slow.mib:8.0f} MiB above the weights")
     print(f"  scoring  {fast.seconds:8.2f} s {fast.mib:8.0f} MiB")

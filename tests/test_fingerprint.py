@@ -145,8 +145,10 @@ def test_every_table_is_named_by_a_literal():
     from memedynamics.fingerprint import ACCESS
 
     table_calls = {"tables": 0, "gather": 0}
+    # What shows any analysis by its name: its table is made anew where its schema changes, and they follow it.
+    shows = ("report_index.py", "report_tables.py", "paper_text.py")
     for file in [*(HERE / "workflow/scripts").glob("*.py"), *(HERE / "workflow/memedynamics").rglob("*.py")]:
-        if file.name in ("tables.py", "parts.py", "gather.py"):
+        if file.name in ("tables.py", "parts.py", "gather.py", *shows):
             continue
         for node in ast.walk(ast.parse(file.read_text())):
             called = node.func if isinstance(node, ast.Call) else None

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 import watched_study
@@ -142,7 +143,8 @@ def test_what_a_study_is_doing(study, now):
 
 
 def test_a_process_that_got_the_number_of_an_ended_one_is_another(study, now):
-    put(study / lock.RUNNING, (study / lock.RUNNING).read_text(), now - 4000)  # before this process began
+    before = psutil.Process().create_time() - watch_processes.SLACK - 60  # this process began
+    put(study / lock.RUNNING, (study / lock.RUNNING).read_text(), before)
     assert seen(study, now)["state"] == "stopped"
 
 
