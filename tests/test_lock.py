@@ -38,9 +38,9 @@ def test_a_second_snakemake_is_told_of_the_first(tmp_path):
 
 def test_who_has_a_study_says_where_its_log_is(tmp_path):
     """For who watches; the one that is refused is told of the process alone."""
-    with lock.hold_study(tmp_path, ".snakemake/log/x.log"):
+    with lock.hold_study(tmp_path, str(tmp_path.parent / ".snakemake/log/x.log")):
         who, log = (tmp_path / lock.RUNNING).read_text().splitlines()
-        assert who.startswith(f"process {os.getpid()} on ") and log == ".snakemake/log/x.log"
+        assert who.startswith(f"process {os.getpid()} on ") and log == "../.snakemake/log/x.log"
         with pytest.raises(
             InputError, match=rf"^{tmp_path}: process {os.getpid()} on \S+ is at work on this study; wait"
         ):

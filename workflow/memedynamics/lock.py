@@ -25,7 +25,7 @@ UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 def hold_study(root: Path, log: str = "") -> TextIO:
     """Take the study in `root` for this process until it ends or closes what this returns.
 
-    `log`, where this Snakemake writes its own, stands below the process for who watches the study (`holder`).
+    `log`, where this Snakemake writes its own, stands below the process, seen from `root`, for who watches the study.
     Raises InputError naming the process that has it.
     """
     root.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def hold_study(root: Path, log: str = "") -> TextIO:
             who = _said(held).partition("\n")[0]
             raise InputError(f"{root}: {who} is at work on this study; wait for it or end it, and run again")
         time.sleep(0.05)
-    _say(held, f"{_me()}\n{log}")
+    _say(held, f"{_me()}\n{os.path.relpath(log, root) if log else ''}")
     return held
 
 

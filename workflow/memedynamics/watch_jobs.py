@@ -46,7 +46,7 @@ def holder(folder: Path) -> Holder | None:
     if not (told := WHO.fullmatch(who)):  # it is being written
         return None
     process = int(told[1])
-    return Holder(began, Path(log) if log else None, watch_processes.alive(process, told[2], began), process)
+    return Holder(began, folder / log if log else None, watch_processes.alive(process, told[2], began), process)
 
 
 def running(folder: Path, held: Holder | None) -> list[Running]:
