@@ -147,15 +147,15 @@ def test_a_reward_weight_grades_anew_and_draws_nothing_from_the_base(copied):
     assert jobs["gather_samples"] == 4 and jobs["train_grpo"] == 1 and jobs["sample_base"] == 0
 
 
-def test_what_changes_no_result_rebuilds_nothing(copied):
-    """A dataset nobody uses, a question nobody asks."""
+def test_what_changes_no_result_rebuilds_the_report_alone(copied):
+    """A dataset nobody uses, a question nobody asks: the report's first page shows the study file."""
 
     def unused(study):
         study["datasets"]["more"] = {"reader": "pictograms"}
 
     edit_study(copied, unused)
     edit(copied, "config/prompts/think_answer_text.yaml", "Is it harmful?", "Is it bad?")
-    assert planned(copied) == Counter()
+    assert planned(copied) == Counter(INDEX)
 
 
 def test_a_seed_added_runs_that_seed_and_what_aggregates(copied):
