@@ -144,7 +144,7 @@ def test_what_a_change_retrains(breadth, tmp_path):
     (copied / STUDY).write_text(yaml.safe_dump(study, sort_keys=False))
     jobs = planned(copied, config=STUDY)
     assert (jobs["train_sft"], jobs["train_dpo"], jobs["extract_merge_path"]) == (1, 1, 1)
-    assert jobs["merge"] == 2  # the second is a merge of the first
+    assert jobs["merge"] == 1
     assert not jobs.keys() & {"train_llamafactory", "train_grpo", "train_reward_model", "judge", "sample_base"}
     study["methods"]["dpo-llamafactory"]["args"] = {"beta": 0.2}
     (copied / STUDY).write_text(yaml.safe_dump(study, sort_keys=False))

@@ -34,7 +34,7 @@ def test_an_analysis_takes_under_80_lines():
 
 def test_a_new_analysis_appears_and_nothing_else_runs(copied):
     follow(copied)
-    assert planned(copied) == {"length": 1, "figure_length": 1}
+    assert planned(copied) == {"length": 1, "figure_length": 1, "report_index": 1}
     snakemake(copied, "--cores", "1", "length")
     found = pl.read_parquet(copied / "results/smoke/analyses/length.parquet")
     methods, units = (set(found[column].cast(pl.String)) for column in ("method", "unit"))
@@ -42,4 +42,5 @@ def test_a_new_analysis_appears_and_nothing_else_runs(copied):
     assert (found["ci_low"] <= found["value"]).all() and (found["value"] <= found["ci_high"]).all()
     snakemake(copied, "--cores", "1")
     assert "plotly" in (copied / "results/smoke/figures/length.html").read_text()
+    assert '<section id="length">' in (copied / "results/smoke/report/index.html").read_text()
     assert planned(copied) == {}
