@@ -101,4 +101,7 @@ def test_partial_rebuilds(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "project", symlinks=True)
     shutil.copy(finished / SMOKE, tmp_path / "project/config/demo.yaml")
     for command in DEMO:
-        assert "Nothing to be done" in run(command, tmp_path / "project")
+        # What a whole study does not make is made in test_paper.
+        more = " paper " in command
+        said = run(f"{command} --dry-run" if more else command, tmp_path / "project")
+        assert "Nothing to be done" in said or (more and "paper_figures" in said), command
