@@ -109,6 +109,7 @@ def anew(project: Path, names: list[str]) -> list[str]:
     return [f"{ROOT}/{name}/run.json" if name.startswith("runs/") else f"{ROOT}/{name}" for name in names]
 
 
+@pytest.mark.long
 def test_killed_jobs_end_as_undisturbed_ones(project, finished, pytestconfig):
     if kills := pytestconfig.getoption("kills"):
         wanted = counts(kills)
