@@ -59,11 +59,7 @@ def artefacts(folder: Path) -> dict[Path, Path]:
     """Every artefact's file by its path in the study."""
     root = folder / ROOT
     found = {file.relative_to(root): file for file in root.rglob("*") if file.is_file()}
-    return {
-        name: file
-        for name, file in found.items()
-        if name.parts[0] not in ASIDE and name.name[0] != "." and name != PAGE
-    }
+    return {name: file for name, file in found.items() if name.parts[0] not in ASIDE and name.name[0] != "."}
 
 
 def untimed(file: Path) -> pl.DataFrame:
