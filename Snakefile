@@ -31,6 +31,8 @@ include: "rules/planning.smk"
 
 
 onstart:
+    arrays = getattr(workflow.executor_settings, "array_jobs", None)
+    or_stop(array_tasks.refuse_limit, workflow.resource_settings.nodes, arrays)
     claim(log)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from memedynamics import array_tasks, disk, environment, lineage, lock, outside, readers
+from memedynamics import array_tasks, disk, environment, job_signals, lineage, lock, outside, readers
 from memedynamics.definitions import definition
 from memedynamics.errors import InputError
 from memedynamics.failures import print_failures
@@ -47,6 +47,8 @@ def or_stop(check, *given):
 
 
 array_tasks.keep_to_own_output()
+if not workflow.is_main_process:
+    job_signals.pass_on()
 environment.expose(Path(workflow.basedir, "workflow"), STUDY.model_dump_json())
 
 ROOT = f"results/{STUDY.study}"

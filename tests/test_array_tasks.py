@@ -1,8 +1,11 @@
 """Which Snakemake of a Slurm array has another task's job; what that saves is tested on a real Slurm (test_slurm)."""
 
+import sys
+
 import pytest
 
 from memedynamics import array_tasks
+from memedynamics.errors import InputError
 
 FIRST = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_MIN": "1"}
 THIRD = FIRST | {"SLURM_ARRAY_TASK_ID": "3"}
@@ -33,3 +36,10 @@ def test_elsewhere_snakemake_stays_as_it_is(monkeypatch):
     monkeypatch.setattr("sys.argv", OWN)
     array_tasks.keep_to_own_output()
     assert array_tasks.Job.postprocess is before
+
+
+def test_a_limit_on_jobs_is_refused_where_arrays_would_wait_for_ever():
+    with pytest.raises(InputError, match=r"jobs: 20 with slurm-array-jobs: .* delete `slurm-array-jobs`"):
+        array_tasks.refuse_limit(20, "score")
+    for jobs, rules in ((20, None), (sys.maxsize, "score"), (None, "score")):
+        array_tasks.refuse_limit(jobs, rules)

@@ -11,7 +11,21 @@ from collections.abc import Mapping, Sequence
 
 from snakemake.jobs import Job
 
+from memedynamics.errors import InputError
+
 OPTION = "--slurm-jobstep-array-execs"
+
+
+def refuse_limit(jobs: int | None, rules: str | None) -> None:
+    """Refuse at most `jobs` jobs at once where the jobs of `rules` go out as arrays.
+
+    The plugin submits an array once all of its jobs have come, and waits for ever for those that are held back.
+    """
+    if rules and jobs is not None and jobs < sys.maxsize:
+        raise InputError(
+            f"jobs: {jobs} with slurm-array-jobs: arrays would wait for ever for jobs over that number; "
+            "set `jobs: unlimited`, or delete `slurm-array-jobs`"
+        )
 
 
 def only_starts_another(arguments: Sequence[str], surroundings: Mapping[str, str]) -> bool:
