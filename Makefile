@@ -50,11 +50,11 @@ check: setup
 
 test: check storage
 	snakemake --cores 1 --quiet rules host -- llamafactory_env
-	pytest -n 2 -m "not workflow"
-	pytest -n 2 --dist loadfile --no-loadscope-reorder -m "workflow and not long" tests/workflow tests/faults
+	pytest -n 2 --durations 20 -m "not workflow"
+	pytest -n 2 --durations 40 --dist loadfile --no-loadscope-reorder -m "workflow and not long" tests/workflow tests/faults
 
-# Most of an hour: the smoke study through a real Slurm (as root, with Debian's slurm-wlm and munge), and one that is
-# killed at thirty moments.
+# Some hours: the smoke study through a real Slurm (as root, with Debian's slurm-wlm and munge), studies of all kinds of
+# runs, and one that is killed at thirty moments.
 long: setup
 	pytest -m long --on-slurm tests/workflow
 	pytest --kills 30 tests/faults/test_kills.py

@@ -1,6 +1,7 @@
 """One smoke study, run once, and copies of it to edit; how many kills it must outlive."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -9,10 +10,16 @@ from filelock import FileLock
 import one_node_slurm
 from smoke_study import PLANTED, copy_tree, guard_network, snakemake
 
+# Workers side by side share the cores: threads that wait for each other's would take twice the time. Before any import
+# of torch, which reads it once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def pytest_addoption(parser):
     parser.addoption("--on-slurm", action="store_true", help="run the smoke study through a real Slurm")
-    parser.addoption("--kills", type=int, help="kill a whole smoke study so often (26 at least); default: a few jobs")
+    parser.addoption(
+        "--kills", type=int, help="kill a whole smoke study so often (two a stage at least); default: a few jobs"
+    )
 
 
 @pytest.fixture(scope="session")

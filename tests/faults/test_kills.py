@@ -21,26 +21,14 @@ pytestmark = [pytest.mark.workflow, pytest.mark.timeout(3600)]
 
 SEED = 5
 # What of a finished study is made anew: nothing of it is made from anything else of it, so that little is done.
-UPSTREAM = [
+ANEW = [
     "drawn/base/pictograms/val.1-of-2.parquet",
-    "preflight/sft.json",
-    "runs/dpo/seed1",
     "runs/grpo/seed1",
-    "drawn/sft/seed1.1-of-2.parquet",
     "traces/sft/seed1/1-of-1.parquet",
-    "extracts/spectrum/sft/seed1.parquet",
+    "analyses/kl.parquet",
 ]
-DOWNSTREAM = ["analyses/kl.parquet", "analyses/entropy.parquet", "figures/accuracy.html", "figures/spectrum.html"]
 # Each once, with as much on disk as its one job has before its end.
-ONCE = {
-    "sampling": (0,),
-    "preflight": (0,),
-    "dpo": (0, 1),
-    "grpo": (2, 3),
-    "own samples": (1, 2),
-    "scoring": (4, 6),
-    "extraction": (2, 3),
-}
+ONCE = {"sampling": (0,), "grpo": (2, 3), "scoring": (4, 6), "analyses": (0,)}
 # What says how long something took.
 TIMED = ["step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"]
 ASIDE = ("logs", "benchmarks", ".work", ".running")
@@ -93,6 +81,9 @@ def survives(study: Study, reference: Path, wanted: dict[str, int]) -> None:
     assert all(study.hits[stage] >= count for stage, count in wanted.items()), study.left
     assert study.started_again() == []
     assert all(count <= study.hit_jobs[job] for job, count in study.watch.repeated().items() if job not in unrecorded)
+    # What was put on disk as it went was seen: else nothing of it could have been seen twice.
+    seen = {str(file).partition("/")[0] for file in study.watch.versions}
+    assert seen >= {"sample_base", "train_grpo", "score"}
     assert differences(study.folder, reference) == []
     assert not planned(study.folder, *study.targets)
 
@@ -114,18 +105,8 @@ def anew(project: Path, names: list[str]) -> list[str]:
     return [f"{ROOT}/{name}/run.json" if name.startswith("runs/") else f"{ROOT}/{name}" for name in names]
 
 
-@pytest.mark.long
-def test_killed_jobs_end_as_undisturbed_ones(project, finished, pytestconfig):
-    if kills := pytestconfig.getoption("kills"):
-        wanted = counts(kills)
-        survives(Study(project, [], drawn(wanted, SEED)), finished, wanted)
-    else:
-        wanted = dict.fromkeys(ONCE, 1)
-        survives(Study(project, anew(project, UPSTREAM), drawn(wanted, SEED, ONCE)), finished, wanted)
-
-
-def test_killed_reductions_end_as_undisturbed_ones(project, finished, pytestconfig):
-    if pytestconfig.getoption("kills"):
-        pytest.skip("the whole study has them")
-    wanted = {"analyses": 2, "figures": 1}
-    survives(Study(project, anew(project, DOWNSTREAM), drawn(wanted, SEED)), finished, wanted)
+def test_what_is_killed_ends_like_what_is_not(project, finished, pytestconfig):
+    kills = pytestconfig.getoption("kills")
+    wanted = counts(kills) if kills else dict.fromkeys(ONCE, 1)
+    targets, moments = ([], drawn(wanted, SEED)) if kills else (anew(project, ANEW), drawn(wanted, SEED, ONCE))
+    survives(Study(project, targets, moments), finished, wanted)

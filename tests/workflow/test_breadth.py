@@ -1,4 +1,4 @@
-"""Runs of every sort in one study, from the study file to the summary: each a line of configuration."""
+"""Runs of every sort in one study, each a line of configuration: trained here; `long`: measured by all analyses."""
 
 import json
 import shutil
@@ -9,19 +9,28 @@ import yaml
 
 from smoke_study import copy_tree, llamafactory_made_here, planned, snakemake, stand_everywhere
 
-# The study takes about nine minutes on two cores.
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(2400)]
 
 STUDY = "tests/workflow/breadth.yaml"
 ROOT = "results/breadth"
+# What only some studies have.
+TRAINED = [f"{ROOT}/analyses/{name}.parquet" for name in ("parity", "judgement", "merge_path")]
+TRAINED += [f"{ROOT}/runs/{run}/run.json" for run in ("gspo-reward/seed1", "dpo-judge/seed1", "ties/seed1")]
 
 
 @pytest.fixture(scope="module")
-def breadth(tmp_path_factory):
-    """A folder in which the study has run to its end."""
+def trained(tmp_path_factory):
+    """A folder in which every run is made, and the analyses that only some studies have."""
     folder = copy_tree(tmp_path_factory.mktemp("breadth") / "project")
-    snakemake(folder, "--cores", "2", config=STUDY, **llamafactory_made_here())
+    snakemake(folder, *TRAINED, "--cores", "2", config=STUDY, **llamafactory_made_here())
     return folder
+
+
+@pytest.fixture(scope="module")
+def breadth(trained):
+    """The folder in which the study has run to its end: about six minutes more on two cores."""
+    snakemake(trained, "--cores", "2", config=STUDY, **llamafactory_made_here())
+    return trained
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +52,22 @@ def record(folder, method):
     return json.loads((folder / ROOT / f"runs/{method}/seed1/run.json").read_text())
 
 
+@pytest.mark.long
 def test_every_run_stands_in_every_analysis(breadth, methods):
     stand_everywhere(breadth / ROOT, methods)
 
 
+@pytest.mark.long
 def test_nothing_is_left_to_do(breadth):
     assert not planned(breadth, config=STUDY)
 
 
-def test_runs_begin_where_they_say(breadth):
-    assert [record(breadth, name)["starts_at"] for name in ("sft", "sft-dpo", "dpo-judge")] == ["base", "sft", "own"]
+def test_runs_begin_where_they_say(trained):
+    assert [record(trained, name)["starts_at"] for name in ("sft", "sft-dpo", "dpo-judge")] == ["base", "sft", "own"]
+
+
+@pytest.mark.long
+def test_runs_are_measured_where_they_begin(breadth):
     # Away from the base, each response by itself: KL of whole responses, not of their spans or against another run.
     kl = responses_kl(breadth)
     started = kl.filter((pl.col("fraction") == 0) & pl.col("method").is_in(["sft-dpo", "dpo-judge"]))
@@ -65,41 +80,47 @@ def test_runs_begin_where_they_say(breadth):
     assert both["value"].to_list() == pytest.approx(both["value_right"].to_list(), rel=1e-4)
 
 
+@pytest.mark.long
 def test_a_chained_run_is_measured_against_base_and_parent(breadth):
     found = table(breadth, "kl").filter(pl.col("method") == "sft-dpo")
     assert set(found["reference"]) == {"base", "sft"}
     assert {"forward", "reverse"} <= set(found.filter(pl.col("reference") == "sft")["direction"])
 
 
-def test_kinds_of_weights(breadth):
-    kinds = {name: record(breadth, name)["kind"] for name in ("kto-full", "gspo-reward", "dpo-judge", "ties")}
-    assert kinds == {"kto-full": "full", "gspo-reward": "adapter", "dpo-judge": "adapter", "ties": "full"}
+def test_kinds_of_weights(trained):
+    kinds = {name: record(trained, name)["kind"] for name in ("gspo-reward", "dpo-judge", "ties")}
+    assert kinds == {"gspo-reward": "adapter", "dpo-judge": "adapter", "ties": "full"}
+
+
+@pytest.mark.long
+def test_prefix_tuning_has_no_spectrum_and_says_so(breadth):
     reason = table(breadth, "spectrum").filter(pl.col("method") == "dpo-judge")["missing"].drop_nulls()
-    assert len(reason), "prefix tuning changes no weight, and the table says so"
+    assert len(reason)
 
 
-def test_both_backends_train_alike(breadth):
+def test_both_backends_train_alike(trained):
     """DPO from the same data, seed and settings: ln 2 at first, and the same losses at every step."""
-    found = table(breadth, "parity").filter(pl.col("metric") == "loss")
+    found = table(trained, "parity").filter(pl.col("metric") == "loss")
     first = found.filter((pl.col("statistic") == "logged") & (pl.col("step") == 1))
     assert len(first) == 2 and ((first["value"] - 0.693147).abs() < 1e-5).all()
     apart = found.filter(pl.col("statistic") == "difference")
     assert len(apart) == 3 and (apart["value"].abs() < 1e-5).all()
 
 
-def test_the_reward_model_graded_and_the_judge_chose(breadth):
-    rollouts = pl.read_parquet(breadth / ROOT / "runs/gspo-reward/seed1/rollouts.parquet")
+def test_the_reward_model_graded_and_the_judge_chose(trained):
+    rollouts = pl.read_parquet(trained / ROOT / "runs/gspo-reward/seed1/rollouts.parquet")
     # What was trained on is its reward; the study's own are recorded and weigh nothing.
     rewards = [dict(row) for row in rollouts["rewards"]]
     assert rollouts["reward"].to_list() == pytest.approx([row["reward_model"] for row in rewards], abs=1e-6)
     assert rollouts["reward"].n_unique() > 8
     judged, labelled = (
-        pl.read_parquet(breadth / ROOT / f"{name}.parquet") for name in ("preferences/judged", "preferences")
+        pl.read_parquet(trained / ROOT / f"{name}.parquet") for name in ("preferences/judged", "preferences")
     )
     assert set(judged["pair_type"]) == {"judge"} and "judge" not in set(labelled["pair_type"])
-    assert "agreement" in set(table(breadth, "judgement")["statistic"])
+    assert "agreement" in set(table(trained, "judgement")["statistic"])
 
 
+@pytest.mark.long
 def test_the_path_of_merges_ends_at_the_runs(breadth):
     """At t = 0 and 1 it is the two runs, as the analyses of the runs themselves measure them on the same memes."""
     found = table(breadth, "merge_path")
@@ -115,6 +136,7 @@ def test_the_path_of_merges_ends_at_the_runs(breadth):
     assert kl.filter(method="sft-dpo")["value"].item() > 1.5 * kl.filter(method="sft")["value"].item()
 
 
+@pytest.mark.long
 def test_an_exported_run_is_checked_and_described(breadth):
     folder = f"{ROOT}/exports/gspo-reward/seed1"
     snakemake(breadth, "--cores", "1", folder, config=STUDY)
@@ -133,6 +155,7 @@ def test_an_exported_run_is_checked_and_described(breadth):
     assert (breadth / folder / "model.safetensors").exists() or list((breadth / folder).glob("model-*.safetensors"))
 
 
+@pytest.mark.long
 def test_what_a_change_retrains(breadth, tmp_path):
     """A parent retrains its children and merges; LLaMA-Factory's run follows its own arguments, not its environment."""
     copied = tmp_path / "project"

@@ -78,6 +78,7 @@ def day_one(finished, tmp_path_factory):
     return project
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_day_one(day_one):
     said = {command: run(command, day_one) for command in REAL if "profile slurm" not in command}
@@ -90,6 +91,7 @@ def test_day_one(day_one):
     assert "Nothing to be done" in run(slurm, day_one)
 
 
+@pytest.mark.long
 def test_the_plan_foresaw_the_steps(day_one):
     said = (day_one / "results/hateful_memes/logs/plan.log").read_text()
     found = json.loads((day_one / "results/hateful_memes/runs/sft/seed1/run.json").read_text())

@@ -1,7 +1,7 @@
 """The study on a real Slurm: who gets a GPU, and that trainings hear that their time is up.
 
-The first half looks at the smoke study, which ran through `--profile slurm` (fixture `finished`). The second adds two
-methods to a copy of it: one that two processes share, and one of two seeds whose time is too short.
+The first half looks at the smoke study, which ran through `--profile slurm` (fixture `finished`). The second adds
+trainings to a copy of it, each stopped in another way.
 """
 
 import json
@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from itertools import combinations
 from pathlib import Path
 
@@ -90,45 +91,56 @@ def test_a_cluster_job_sees_the_study_file(finished, known):
         assert (note["study"], note["config"]) == ("smoke", told_here["digest"])
 
 
-# Two methods for a copy of the smoke study: one whose trainings have too little time, one that two processes share.
-SHORT = {"kind": "sft", "args": {"max_steps": 12, "save_steps": 2}}
-SHARED = {"kind": "dpo", "args": {"max_steps": 12, "save_steps": 2, "learning_rate": 1e-4}, "launch": {"processes": 2}}
-RUNS = {"short": ("train_sft", (1, 2)), "shared": ("train_dpo", (1,))}
+# Methods for a copy of the smoke study, each stopped in another way: its time is short and it is warned of that; two
+# processes share it and are told to end; its time is up and nobody warned it; it is preempted.
+STEPS = {"max_steps": 12, "save_steps": 2}
+METHODS = {
+    "short": {"kind": "sft", "args": STEPS},
+    "shared": {"kind": "dpo", "args": {**STEPS, "learning_rate": 1e-4}, "launch": {"processes": 2}},
+    "overdue": {"kind": "rft", "args": STEPS},
+    "preempted": {"kind": "dr_grpo", "args": {**STEPS, "num_generations": 4}},
+}
+RUNS = {
+    "short": ("train_sft", (1, 2)),
+    "shared": ("train_dpo", (1,)),
+    "overdue": ("train_rft", (1,)),
+    "preempted": ("train_grpo", (1,)),
+}
 
 
 @pytest.fixture(scope="module")
 def stopped(finished, known, tmp_path_factory):
-    """A copy of the study with these two trained, each after it was told to end; the jobs; and what had been saved."""
+    """A copy of the study with these trained, each after it was stopped; the jobs; and what had been saved."""
     project = tmp_path_factory.mktemp("stopped") / "project"
     shutil.copytree(finished, project, symlinks=True)
     study = yaml.safe_load((project / SMOKE).read_text())
-    study |= {"seeds": [1, 2], "methods": study["methods"] | {"short": SHORT, "shared": SHARED}}
+    study |= {"seeds": [1, 2], "methods": study["methods"] | METHODS}
     (project / SMOKE).write_text(yaml.safe_dump(study, sort_keys=False))
-    give_little_time(project / "slurm/config.yaml", "train_sft")
+    give_little_time(project / "slurm/config.yaml", train_sft="--signal=TERM@30", train_rft="")
     wanted = [f"results/smoke/runs/{name}/seed{seed}/run.json" for name, (_, seeds) in RUNS.items() for seed in seeds]
     command = ["snakemake", *wanted, *one_node_slurm.FLAGS, "--configfile", SMOKE]
     saved = {}
     with one_node_slurm.running(tmp_path_factory.mktemp("slurm") / "state"):
         with (project / "output.txt").open("w") as output:
             running = subprocess.Popen(command, cwd=project, stdout=output, stderr=subprocess.STDOUT)
-        waiting = {"short": hold_until_warned, "shared": warn}
+        waiting = {"short": hold_until_warned, "shared": warn, "overdue": hold_until_over, "preempted": preempt}
         while waiting:
             assert running.poll() is None, (project / "output.txt").read_text()[-8000:]
             for name in [name for name in waiting if all(map(whole, works(project, name)))]:
                 waiting.pop(name)(project)
                 one_node_slurm.wait(lambda name=name: ended(name), 240)
                 saved[name] = [sorted(map(step, whole(work))) for work in works(project, name)]
-        assert running.wait(600) == 0, (project / "output.txt").read_text()[-8000:]
+            time.sleep(0.2)
+        assert running.wait(900) == 0, (project / "output.txt").read_text()[-8000:]
         return project, one_node_slurm.records(), saved
 
 
-def give_little_time(profile, rule):
-    """As many minutes as it is the attempt, and a warning half a minute before they are over."""
+def give_little_time(profile, **warnings):
+    """To each of these rules as many minutes as it is the attempt, and what Slurm is asked for besides."""
     settings = yaml.safe_load(profile.read_text())
-    settings["set-resources"][rule] = settings["set-resources"][rule] | {
-        "runtime": "attempt",
-        "slurm_extra": "--signal=TERM@30",
-    }
+    for rule, warning in warnings.items():
+        little = {"runtime": "attempt", "slurm_extra": warning}
+        settings["set-resources"][rule] = settings["set-resources"][rule] | little
     profile.write_text(yaml.safe_dump(settings))
 
 
@@ -152,17 +164,38 @@ def attempts(name):
 
 
 def ended(name):
-    return sum(job["JobState"] == "FAILED" for job in attempts(name)) == len(RUNS[name][1])
+    """Whether Slurm has the first try of each of the method's runs as failed, over its time, or preempted."""
+    over = [job["JobState"] in ("FAILED", "TIMEOUT") or job["Restarts"] == "1" for job in attempts(name)]
+    return sum(over) == len(RUNS[name][1])
+
+
+def running_job(name):
+    (job,) = (job for job in attempts(name) if job["JobState"] == "RUNNING")
+    return job["JobId"]
 
 
 def warn(project):
-    (job,) = (job for job in attempts("shared") if job["JobState"] == "RUNNING")
-    subprocess.run(["scancel", "--signal=TERM", job["JobId"]], check=True)
+    subprocess.run(["scancel", "--signal=TERM", running_job("shared")], check=True)
+
+
+def preempt(project):
+    """As Slurm does for a job of higher priority: the job is ended and put back into the queue."""
+    job = running_job("preempted")
+    subprocess.run(["scontrol", "requeue", job], check=True)
+    # It would wait two minutes.
+    one_node_slurm.wait(lambda: ended("preempted"))
+    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)
+
+
+def hold_until_over(project):
+    """Keep the training, whom nobody warns, from ending before its time is over."""
+    (training,) = (process for process in psutil.process_iter() if trains(process, project, "train_rft"))
+    training.suspend()
 
 
 def hold_until_warned(project):
     """Keep the trainings from ending before their time is up, however fast the machine: Slurm warns them meanwhile."""
-    trainings = [process for process in psutil.process_iter() if trains(process, project)]
+    trainings = [process for process in psutil.process_iter() if trains(process, project, "train_sft")]
     assert len(trainings) == 2
     for process in trainings:
         process.suspend()
@@ -171,9 +204,9 @@ def hold_until_warned(project):
         process.resume()
 
 
-def trains(process, project):
+def trains(process, project, rule):
     try:
-        return process.cmdline()[1:2] == ["workflow/scripts/train_sft.py"] and process.cwd() == str(project)
+        return process.cmdline()[1:2] == [f"workflow/scripts/{rule}.py"] and process.cwd() == str(project)
     except psutil.Error:
         return False
 
@@ -194,13 +227,23 @@ def test_trainings_save_themselves_before_their_time_is_up(stopped):
     ]
 
 
+def test_a_training_that_nobody_warned_is_retried_with_more_time(stopped):
+    states = [job["JobState"] for job in stopped[1] if job["Rule"] == "train_rft"]
+    assert sorted(states) == ["COMPLETED", "TIMEOUT"]
+
+
+def test_a_preempted_training_is_the_same_job_again(stopped):
+    (job,) = (job for job in stopped[1] if job["Rule"] == "train_grpo")
+    assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1")
+
+
 def test_two_processes_hold_two_devices_and_hear_the_signal(stopped):
     found = [job for job in stopped[1] if job["Rule"] == "train_dpo"]
     assert sorted(job["JobState"] for job in found) == ["COMPLETED", "FAILED"]
     assert {(job["JOB_GRES"], job["NumNodes"]) for job in found} == {("gpu:2", "1")}
 
 
-def test_a_retried_training_goes_on_from_where_the_warning_found_it(stopped):
+def test_a_training_goes_on_from_where_it_was_stopped(stopped):
     project, _, saved = stopped
     for name, (_, seeds) in RUNS.items():
         assert all(2 <= steps[-1] < 12 for steps in saved[name])
