@@ -12,8 +12,8 @@ from urllib.request import Request, urlopen
 class Proxy:
     """Listens at `url`. `faults` are taken one a request, until none is left; then `answer` answers.
 
-    A fault: a status, "drop" (the connection), or "cut" (half an answer). `asked` holds (body, answer) of what was
-    passed on, `headers` those of every request.
+    A fault: a status, "drop" (the connection), "cut" (half an answer) or "garble" (an answer that is no UTF-8). `asked`
+    holds (body, answer) of what was passed on, `headers` those of every request.
     """
 
     def __init__(self, answer: Callable[[str, bytes | None], tuple[int, bytes]]) -> None:
@@ -43,6 +43,7 @@ class Proxy:
                 if fault == "drop":
                     return self.connection.shutdown(socket.SHUT_RDWR)
                 status, answer = (fault, b'{"error": "not now"}') if isinstance(fault, int) else self._passed_on(body)
+                answer = b'{"\xff' + answer if fault == "garble" else answer
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(answer)))
                 self.send_header("Retry-After", "1")

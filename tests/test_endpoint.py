@@ -49,9 +49,9 @@ def asker(proxy, **settings):
 
 def test_what_fails_is_sent_again(proxy, at_once):
     """Every kind of failure, each once; waits of at least half of 1, 2, 4, … s, and what the server asks for."""
-    proxy.faults = [500, 429, "drop", "cut", 503, 408]
+    proxy.faults = [500, 429, "drop", "cut", "garble", 503, 408]
     assert asker(proxy).ask("/chat/completions", {"a": 1}) == {"path": "/v1/chat/completions", "body": {"a": 1}}
-    assert len(proxy.headers) == 7 and len(at_once) == 6
+    assert len(proxy.headers) == 8 and len(at_once) == 7
     assert all(wait >= 2**n / 2 for n, wait in enumerate(at_once)) and at_once[0] >= 1
     assert all(wait <= 2**n for n, wait in enumerate(at_once) if n)
 

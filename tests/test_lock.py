@@ -1,5 +1,7 @@
 """One Snakemake a study, one process a job, and nobody kept out by a process that was killed."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -15,6 +17,12 @@ from memedynamics.errors import InputError
 HOLDS = "import sys, time, pathlib; from memedynamics import lock; root = pathlib.Path(sys.argv[1]); "
 STUDY = HOLDS + "held = lock.hold_study(root); print('held', flush=True); time.sleep(60)"
 JOB = HOLDS + "\nwith lock.alone(root / 'job.lock', sys.argv[2]): print('held', flush=True); sys.stdin.readline()"
+NO_LOCKS = """
+import errno, fcntl, os
+def flock(*_):
+    raise OSError(errno.{error}, os.strerror(errno.{error}))
+fcntl.flock = flock
+"""
 PATH = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(lock.__file__))}
 
 
@@ -58,6 +66,50 @@ def test_only_what_a_killed_snakemake_left_of_this_study_is_forgotten(tmp_path, 
         assert len(list(locks.iterdir())) == 2
     lock.forget_killed(root, locks)
     assert [file.name for file in locks.iterdir()] == ["1.input.lock"]
+
+
+@pytest.fixture(params=["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
+def no_locks(request, monkeypatch):
+    """A file system without locks, as Lustre without `-o flock`; what makes it one in another process too."""
+
+    def flock(*_):
+        raise OSError(getattr(errno, request.param), "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    return NO_LOCKS.format(error=request.param)
+
+
+def locked(root, locks):
+    """A study that a Snakemake's own lock in `locks` keeps others from."""
+    locks.mkdir(parents=True)
+    (locks / "0.input.lock").write_text(f"{root}/data/mine/train.parquet\n")
+    return locks
+
+
+def test_without_locks_a_process_at_work_keeps_its_own(tmp_path, no_locks):
+    """Also where it began another part of the study: no second one writes itself down in its place."""
+    root, locks = tmp_path / "study", locked(tmp_path / "study", tmp_path / "locks")
+    with process(no_locks + STUDY, root) as other:
+        lock.forget_killed(root, locks)
+        assert len(list(locks.iterdir())) == 1
+        with pytest.raises(InputError, match=rf"process {other.pid} on .* is at work on this study"):
+            lock.hold_study(root)
+    lock.forget_killed(root, locks)
+    assert list(locks.iterdir()) == []
+    lock.hold_study(root).close()
+
+
+def test_without_locks_nothing_is_known_of_another_machine(tmp_path, no_locks, monkeypatch):
+    """A study of two login nodes: a process number that nobody has here may be at work there."""
+    root, locks = tmp_path / "study", locked(tmp_path / "study", tmp_path / "locks")
+    with process(no_locks + STUDY, root):
+        pass
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(lock.socket, "gethostname", lambda: "another")
+        lock.forget_killed(root, locks)
+    assert len(list(locks.iterdir())) == 1
+    lock.forget_killed(root, locks)
+    assert list(locks.iterdir()) == []
 
 
 def test_a_job_waits_for_the_one_that_outlived_its_snakemake(tmp_path, capfd):

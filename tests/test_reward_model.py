@@ -2,6 +2,10 @@
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +14,25 @@ import pyarrow as pa
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
+from polars.testing import assert_frame_equal
 from safetensors.torch import load_file
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 import tiny_models
 import tiny_study
-from memedynamics import adapters, forcing, graders, reward_grader, reward_model, reward_training, tables, vlm
+from memedynamics import (
+    adapters,
+    callbacks,
+    forcing,
+    graders,
+    live,
+    reward_grader,
+    reward_model,
+    reward_model_training,
+    reward_training,
+    tables,
+    vlm,
+)
 from memedynamics.checkpoints import MANIFEST
 from memedynamics.config import Adapter
 from memedynamics.errors import InputError
@@ -27,6 +45,7 @@ from memedynamics.starting import starting_policy
 from tiny_study import MATCHED, PROMPT, REWARDS, SHARED, inputs, outputs, response, script, settings, write_study
 
 FAMILY = "qwen2_5_vl"
+TIMED = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss")
 ARGS = {**SHARED, "learning_rate": 1e-2, "max_steps": 30, "gradient_checkpointing": True}
 
 
@@ -149,6 +168,75 @@ def test_it_learns_to_prefer_yes(fitted: Path) -> None:
     assert sorted(path.name for path in (fitted / "model").iterdir()) == [
         "adapter_config.json", "adapter_model.safetensors", "checksums.json", "head.safetensors", "reward_model.json"
     ]  # fmt: skip
+
+
+class Signalled(TrainerCallback):
+    """Sends this process a signal in its 8th step."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Send it."""
+        if state.global_step == 7:
+            os.kill(os.getpid(), self.number)
+
+
+def fit_until(number: int, study: Path, folder: Path) -> None:
+    """`fit`, up to the signal."""
+    made = reward_model_training.trainer
+
+    def trainer(*given: object) -> Trainer:
+        found = made(*given)
+        found.add_callback(Signalled(number))
+        return found
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(reward_model_training, "trainer", trainer)
+        fit(study, folder)
+
+
+def same(found: Path, expected: Path) -> None:
+    """Equal weights and reports to the bit, equal history but for wall times."""
+    for file in sorted((expected / "model").iterdir()):
+        assert (found / "model" / file.name).read_bytes() == file.read_bytes(), file
+    assert (found / "report.json").read_bytes() == (expected / "report.json").read_bytes()
+    histories = [tables.read(run / "history.parquet", "history").drop("study") for run in (found, expected)]
+    assert_frame_equal(*(frame.filter(~pl.col("metric").is_in(TIMED)) for frame in histories), check_exact=True)
+
+
+def steps_trained(folder: Path) -> int:
+    """How many steps all tries together took."""
+    return (folder / "work" / live.FILE).read_text().count('"grad_norm"')
+
+
+def test_a_killed_training_ends_like_an_undisturbed_one(fitted: Path, study: Path, tmp_path: Path) -> None:
+    """Killed in its 8th step it goes on after the 6th, its last save, which holds no base model."""
+    code = "import sys, pathlib, test_reward_model as test; "
+    code += f"test.fit_until({signal.SIGKILL.value}, *map(pathlib.Path, sys.argv[1:]))"
+    paths = os.pathsep.join([str(tiny_study.ROOT / "workflow"), str(tiny_study.ROOT / "tests")])
+    environment = {**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, str(study), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    saved = tmp_path / "work/checkpoints/checkpoint-6"
+    assert (saved / callbacks.COMPLETE).exists()
+    assert all("lora" in name or name == "head.weight" for name in load_file(saved / "model.safetensors"))
+    short = tmp_path / "work/checkpoints/checkpoint-1000"  # newer than all others, and cut short
+    short.mkdir()
+    (short / "trainer_state.json").write_text("{")
+    same(fit(study, tmp_path), fitted)
+    assert steps_trained(tmp_path) == 7 + 30 - 6
+
+
+def test_a_training_told_to_end_saves_itself_and_goes_on(fitted: Path, study: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="training was stopped at step 8 of 30; run it again"):
+        fit_until(signal.SIGTERM, study, tmp_path)
+    assert not (tmp_path / "report.json").exists()
+    same(fit(study, tmp_path), fitted)
+    assert steps_trained(tmp_path) == 30
 
 
 def test_held_out_pairs_are_whole_captions() -> None:

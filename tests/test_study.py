@@ -326,14 +326,17 @@ def test_documented_recipes_are_valid_studies(file):
         ({"engine": "vlm"}, r"sampling.engine: no 'vlm'; did you mean 'vllm'\? There are transformers, vllm, openai"),
         ({"engine": "openai"}, "sampling.server is missing: engine openai needs its base_url"),
         ({"server": {"base_url": "127.0.0.1:8000"}}, "sampling.server.base_url: "),
-        ({"server": {"base_url": "http://me:secret@host/v1"}}, "sampling.server.base_url: "),
+        ({"server": {"base_url": "http://me:sk-1@host/v1"}}, "base_url: has a user .* in key_variable$"),
+        ({"server": {"base_url": "http://host/v1?api_key=sk-1"}}, "base_url: has a user .* in key_variable$"),
+        ({"server": {"base_url": "host/v1?api_key=sk-1"}}, "sampling.server.base_url: String should match"),
         ({"server": {"base_url": "http://host/v1", "key_variable": "sk-1"}}, "sampling.server.key_variable: "),
         ({"server": {"base_url": "http://host/v1", "api_key": "sk-1"}}, "sampling.server.api_key: unknown key"),
     ],
 )
 def test_engines(sampling, said):
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=said) as refused:
         load_study(STUDY | {"sampling": sampling})
+    assert "sk-1" not in str(refused.value)
 
 
 def test_a_server_may_be_named_while_another_engine_draws():

@@ -142,6 +142,7 @@ def test_calls_fit_vllm_and_rows_are_those_drawn_here(sampler, batch, study, her
     assert (llm["dtype"], llm["enforce_eager"], llm["gpu_memory_utilization"]) == ("float32", True, 0.5)
     settings = [params.given for params in call["sampling_params"]]
     assert {(s["temperature"], s["top_p"], s["top_k"], s["min_p"]) for s in settings} == {(1.0, 1.0, 0, 0.0)}
+    assert {s["watermarking"] for s in settings} == {False}
     assert len({s["seed"] for s in settings}) == MEMES * 3 and call["lora_request"] is None
 
 

@@ -60,8 +60,8 @@ class Endpoint:
                 failure, asked = self._said(error), _seconds(error.headers.get("Retry-After"))
                 if error.code not in PASSING:
                     raise Refused(error.code, f"{self.server.base_url}: {failure}") from None
-            # A connection that breaks, times out or ends early, and an answer that is cut short.
-            except (OSError, HTTPException, json.JSONDecodeError) as error:
+            # A connection that breaks, times out or ends early, and an answer that is cut short or garbled.
+            except (OSError, HTTPException, json.JSONDecodeError, UnicodeDecodeError) as error:
                 failure, asked = f"{type(error).__name__}: {error}", 0.0
             if attempt < self.server.retries:
                 self._wait(attempt, asked, failure)

@@ -1,23 +1,30 @@
 """Locks that end with their process however it ends: one Snakemake a study, one process a job.
 
 Snakemake's own lock outlives a Snakemake that was killed, and is taken away when another study's run in the same
-folder ends: alone it neither opens nor holds. Where a file system has no locks, nothing is locked.
+folder ends: alone it neither opens nor holds. Where a file system has no locks (Lustre without `-o flock`), jobs are
+not locked, and of a study only what its file says counts: a process of this machine lives or has ended, of one on
+another machine nothing is known.
 """
 
 import contextlib
 import errno
 import fcntl
 import os
+import re
 import socket
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
+
+import psutil
 
 from memedynamics.errors import InputError
+from memedynamics.watch_processes import alive
 
 RUNNING = ".running"
+WHO = re.compile(r"process (\d+) on (.*?)(?: at .*)?")  # what `_me` writes, and the task of a job
 PATIENCE = 1.0  # seconds: another Snakemake may look at the lock while it is taken
 UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -30,7 +37,7 @@ def hold_study(root: Path, log: str = "") -> TextIO:
     """
     root.mkdir(parents=True, exist_ok=True)
     held, began = (root / RUNNING).open("a+"), time.monotonic()
-    while not _take(held):
+    while (answer := _take(held)) == "held" or (answer == "unknown" and _lives(held)):
         if time.monotonic() - began > PATIENCE:
             who = _said(held).partition("\n")[0]
             raise InputError(f"{root}: {who} is at work on this study; wait for it or end it, and run again")
@@ -44,7 +51,8 @@ def forget_killed(root: Path, locks: Path) -> None:
     if not locks.is_dir() or not (root / RUNNING).exists():
         return
     with (root / RUNNING).open() as held:
-        if _take(held, fcntl.LOCK_SH):
+        answer = _take(held, fcntl.LOCK_SH)
+        if answer == "taken" or (answer == "unknown" and _ended(held)):
             for file in locks.glob("*.lock"):
                 with contextlib.suppress(FileNotFoundError):  # another study's run may end meanwhile
                     if f"{root}/" in file.read_text():
@@ -59,7 +67,7 @@ def alone(file: Path, task: str) -> Iterator[bool]:
     """
     held, other = _opened(file), ""
     while True:
-        if not _take(held):
+        if _take(held) == "held":
             other = _said(held)
             print(f"waiting for {other.partition(' at ')[0]}, which an earlier run left at this job", file=sys.stderr)
             fcntl.flock(held, fcntl.LOCK_EX)
@@ -85,15 +93,32 @@ def _is(held: TextIO, file: Path) -> bool:
     return file.exists() and os.path.samestat(os.fstat(held.fileno()), file.stat())
 
 
-def _take(held: TextIO, kind: int = fcntl.LOCK_EX) -> bool:
+def _take(held: TextIO, kind: int = fcntl.LOCK_EX) -> Literal["taken", "held", "unknown"]:
+    """Lock a file, unless another process holds it; unknown where the file system has no locks."""
     try:
         fcntl.flock(held, kind | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
+        return "held"
     except OSError as error:
         if error.errno not in UNKNOWN:
             raise
-    return True
+        return "unknown"
+    return "taken"
+
+
+def _lives(held: TextIO) -> bool:
+    """Whether a study's file names a process of this machine that is still the one that wrote it."""
+    who = WHO.fullmatch(_said(held).partition("\n")[0])
+    return bool(who and alive(int(who[1]), who[2], os.fstat(held.fileno()).st_mtime))
+
+
+def _ended(held: TextIO) -> bool:
+    """Whether a study's file names a process of this machine whose number nobody has any more.
+
+    More than that `_lives` says no: it compares clocks, and what it takes for ended could still be at work.
+    """
+    who = WHO.fullmatch(_said(held).partition("\n")[0])
+    return bool(who and who[2] == socket.gethostname() and not psutil.pid_exists(int(who[1])))
 
 
 def _me() -> str:

@@ -59,14 +59,19 @@ class Requests:
                 log.warning("transformers serve has one random generator for all requests: one is sent at a time")
             self.threads = 1
             self._hello(settings)
-        # Some servers answer to any name. `transformers serve` does not list local folders.
-        names = [entry.get("id") for entry in self.endpoint.ask("/models").get("data", [])] if known else [self.model]
-        if self.model not in names:
+        # `transformers serve` does not list local folders.
+        return {**settings, **self._listed()} if known else settings
+
+    def _listed(self) -> dict[str, object]:
+        """What else this server is to be told. Raises InputError where it does not list the model."""
+        # Some servers answer to any name.
+        owners = {entry.get("id"): entry.get("owned_by") for entry in self.endpoint.ask("/models").get("data", [])}
+        if self.model not in owners:
             raise InputError(
-                f"{self.server.base_url}: serves {', '.join(map(str, names))}, and the study asks for {self.model!r}; "
+                f"{self.server.base_url}: serves {', '.join(map(str, owners))}, and the study asks for {self.model!r}; "
                 "serve that folder, or name it in sampling.server.model"
             )
-        return settings
+        return {"watermarking": False} if owners[self.model] == "vllm" else {}
 
     def _hello(self, settings: Mapping[str, object]) -> None:
         body = {**settings, "model": self.model, "messages": [{"role": "user", "content": "Hello"}], "seed": 0}

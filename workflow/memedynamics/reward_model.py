@@ -12,6 +12,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from peft import PeftModel
@@ -58,7 +59,10 @@ def fed(
 
 
 class ScalarModel(nn.Module):
-    """A policy whose adapter trains, and a linear head without bias that starts at 0."""
+    """A policy whose adapter trains, and a linear head without bias that starts at 0.
+
+    Its state is what trains: a checkpoint would otherwise hold the whole base model.
+    """
 
     def __init__(self, policy: PeftModel) -> None:
         super().__init__()
@@ -66,6 +70,8 @@ class ScalarModel(nn.Module):
         width = vlm.bare(policy).get_output_embeddings().weight.shape[1]
         self.head = nn.Linear(width, 1, bias=False, device=policy.device, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)
+        self.register_state_dict_post_hook(_drop_frozen)
+        self.register_load_state_dict_post_hook(_miss_no_frozen)
 
     def activation_checkpointing_enable(self, **settings: object) -> None:
         """The policy's, for the trainer that asks the module around it."""
@@ -84,6 +90,19 @@ class ScalarModel(nn.Module):
         """Loss and margins (N,) of N pairs, chosen responses first (`collator`)."""
         chosen, rejected = self.rewards(**inputs).chunk(2)
         return {"loss": bradley_terry(chosen, rejected), "margins": (chosen - rejected).detach()}
+
+
+def _trained(model: nn.Module) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _drop_frozen(model: nn.Module, state: dict[str, Tensor], *_: object) -> None:
+    for name in state.keys() - _trained(model):
+        del state[name]
+
+
+def _miss_no_frozen(model: nn.Module, found: NamedTuple) -> None:
+    found.missing_keys[:] = [name for name in found.missing_keys if name in _trained(model)]
 
 
 def collator(model: PeftModel, processor: ProcessorMixin) -> Callable[[list[dict]], dict[str, Tensor]]:

@@ -1,6 +1,6 @@
 """How the reward model trains, with transformers' Trainer, and what is measured on the pairs held out of it.
 
-1. Its checkpoints would hold the whole base model, so there are none: a run that was stopped starts anew.
+1. It resumes as every training does (module `callbacks`); a checkpoint holds what trains, not the base model.
 2. The first step's loss is ln 2, since the head starts at 0; another one means that something else is trained.
 """
 
@@ -74,11 +74,11 @@ def adapted(model: PreTrainedModel, adapter: Adapter, seed: int) -> PeftModel:
 
 
 def trainer(
-    model: ScalarModel, processor: ProcessorMixin, rows: pl.DataFrame, config: TrainingArguments
+    model: ScalarModel, processor: ProcessorMixin, rows: pl.DataFrame, config: TrainingArguments, work: Path
 ) -> RewardTrainer:
-    """The trainer of `model` on the pairs in `rows` (examples.training_rows)."""
-    watched = callbacks.Live(Path(config.output_dir))
-    hooks = [watched, callbacks.History(counts_on=True), callbacks.Progress("REWARD MODEL")]
+    """The trainer of `model` on the pairs in `rows` (examples.training_rows); live metrics go to `work`."""
+    hooks = [callbacks.Live(work), callbacks.History(counts_on=False), callbacks.Progress("REWARD MODEL")]
+    hooks.append(callbacks.Checkpoints())
     collate = reward_model.collator(model.policy, processor)
     made = RewardTrainer(model, config, collate, rows.to_dicts(), callbacks=hooks)
     made.remove_callback(PrinterCallback)
@@ -87,9 +87,13 @@ def trainer(
 
 
 def train(made: RewardTrainer) -> None:
-    """Train to the end, the frozen tower once a batch."""
+    """Train to the end, from the newest whole checkpoint where there is one, the frozen tower once a batch.
+
+    Raises InputError as `runs.train`.
+    """
+    checkpoint = callbacks.newest_checkpoint(Path(made.args.output_dir))
     with frozen_pictures(made.model.policy):
-        made.train()
+        made.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 @torch.no_grad()
@@ -107,7 +111,8 @@ def margins(model: ScalarModel, processor: ProcessorMixin, rows: pl.DataFrame, s
 
 def report(made: RewardTrainer, held: pl.DataFrame, found: np.ndarray, num_pairs: int) -> dict[str, object]:
     """What is known of a trained model: accuracy on held-out pairs (`accuracy`), losses, cost."""
-    losses = [entry["loss"] for entry in made.state.log_history if "loss" in entry]
+    log = made.state.log_history
+    losses, tokens = ([entry[name] for entry in log if name in entry] for name in ("loss", "num_tokens"))
     return {
         **accuracy(found, held["text"].to_list()),
         "margin": float(found.mean()),
@@ -116,5 +121,5 @@ def report(made: RewardTrainer, held: pl.DataFrame, found: np.ndarray, num_pairs
         "last_loss": losses[-1],
         "num_pairs": num_pairs,
         "total_steps": made.state.max_steps,
-        "tokens": made.num_tokens,
+        "tokens": tokens[-1],
     }

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -86,10 +86,17 @@ class BaseModelConfig(Strict):
     demo: DemoTraining = Field(default_factory=DemoTraining, description="training of the demo's model")
 
 
+def _without_key(url: str) -> str:
+    # The address is in every message of its server, and in the study file, which others read.
+    if any(sign in url for sign in "@?#"):
+        raise ValueError("has a user or a query in it; export the key and name its variable in key_variable")
+    return url
+
+
 class Server(Strict):
     """An OpenAI-compatible server that draws responses. Nothing here changes a result."""
 
-    base_url: Annotated[str, Field(pattern=r"^https?://[^@\s]+$")] = Field(
+    base_url: Annotated[str, Field(pattern=r"^https?://\S+$"), AfterValidator(_without_key)] = Field(
         description="address up to the version, e.g. http://127.0.0.1:8000/v1"
     )
     model: str | None = Field(

@@ -19,6 +19,8 @@ ELSEWHERE = {
     "rlhf": "set the section reward_model, and use rloo or grpo with reward: model",
     "bottleneck": "PEFT has none; lora adapts the same layers",
 }
+# Keys whose value may be, or hold, a key of a server by mistake: no message repeats it.
+HIDDEN = {"base_url", "key_variable"}
 
 
 def explain(error: Mapping[str, object]) -> str:
@@ -42,7 +44,8 @@ def explain(error: Mapping[str, object]) -> str:
     if error["type"] == "literal_error" and isinstance(error["input"], str) and "'" in error["ctx"]["expected"]:
         return f"{where}: {_none_of(error['input'], error['ctx']['expected'])}"
     message = error["msg"].removeprefix("Value error, ")
-    value = error["input"] if not isinstance(error["input"], Mapping | BaseModel) else None
+    shown = not isinstance(error["input"], Mapping | BaseModel) and not HIDDEN & set(path)
+    value = error["input"] if shown else None
     return f"{where + ': ' if where else ''}{message}{f' (found {value!r})' if value is not None else ''}"
 
 

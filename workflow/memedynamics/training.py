@@ -58,7 +58,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
     **{kind: arguments(kind) for kind in GRPO},
     "em": {"beta": 0.0},
     # Gradient checkpointing as in TRL's trainers.
-    "reward_model": {"gradient_checkpointing": True, "remove_unused_columns": False, "save_strategy": "no"},
+    "reward_model": {"gradient_checkpointing": True, "remove_unused_columns": False},
 }
 
 

@@ -1,8 +1,8 @@
 """Engine `vllm`: vLLM, inside the job and on its GPU, draws the responses. Written against vLLM 0.30.
 
-Every response is a request of its own with a seed of its own, so that it depends on its name alone; the prefix cache
-makes the K requests of a prompt share its picture and its keys. Adapters are requests' arguments, so that one loaded
-model answers for all milestones of a run.
+Every response is a request of its own with a seed of its own, so that it depends on its name alone: one request for K
+responses (n) has one seed, from which vLLM counts up. The prefix cache makes the K requests of a prompt share its
+picture and its keys. Adapters are requests' arguments, so that one loaded model answers for all milestones of a run.
 """
 
 import json
@@ -77,6 +77,7 @@ class Vllm:
             top_p=1.0,
             top_k=0,
             min_p=0.0,
+            watermarking=False,
             seed=seed,
             stop_token_ids=sorted(self.sampler.ends),
             logit_bias={vlm.picture_token_id(self.sampler.model): NEVER},

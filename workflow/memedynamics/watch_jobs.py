@@ -2,17 +2,14 @@
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from memedynamics import watch_processes
-from memedynamics.lock import RUNNING
+from memedynamics.lock import RUNNING, WHO
 from memedynamics.watch_processes import SLACK, Running
-
-WHO = re.compile(r"process (\d+) on (.*?)(?: at .*)?")
 
 
 class Holder(NamedTuple):

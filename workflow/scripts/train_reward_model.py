@@ -36,10 +36,11 @@ def main(
     pairs, memes = tables.read(preferences, "preferences"), tables.read(data, "data")
     rows = training_rows(pairs, memes, matched.prompt, matched.question, "paired")
     rows, held = held_out(rows, HELD_OUT, seed)
-    config = trainer_config("reward_model", {**matched.training, **settings.args}, work, seed, base.dtype)
+    args = {**matched.training, **settings.args}
+    config = trainer_config("reward_model", args, work / "checkpoints", seed, base.dtype)
     policy, processor = load_model(model, base.dtype, base.attn_implementation), load_processor(model)
     scalar = ScalarModel(training.adapted(policy, settings.adapter or matched.adapter, seed))
-    made = training.trainer(scalar, processor, rows, config)
+    made = training.trainer(scalar, processor, rows, config, work)
     training.train(made)
     found = training.margins(scalar, processor, held, config.per_device_train_batch_size)
     about = {"base": reward_grader.digest(model), **training.report(made, held, found, len(rows))}
