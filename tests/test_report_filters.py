@@ -121,7 +121,7 @@ def test_both_pages_offer_the_same_seeds():
     runs = [("base", None), ("sft", 1), ("sft", 2), ("theirs", 0)]
     frame = pl.DataFrame(runs, ["method", "seed"], orient="row").with_columns(dataset=pl.lit("d"), split=pl.lit("val"))
     study = {"methods": {"theirs": {}, "sft": {}}, "datasets": {"d": {}}, "milestones": [0, 1]}
-    of_memes = {each["seed"] for each in meme_runs.described(runs)} - {None}
+    of_memes = {each["seed"] for each in meme_runs.described([(*run, 1.0) for run in runs])} - {None}
     assert set(report_sections.filter_values([frame], study)["seed"]) == of_memes == {1, 2}
 
 
