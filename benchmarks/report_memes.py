@@ -2,11 +2,11 @@
 
     PYTHONPATH=workflow python benchmarks/report_memes.py [--memes 10000 --seeds 3 --samples 8 --folder /tmp/study]
 
-The study is made up: three methods, responses of about --tokens tokens, base samples of two milestones scored by every
-policy. Building runs in a process of its own, whose peak memory counts. A view begins with a browser that knows
-nothing and ends when the first rows and their pictures are there; the slowest of three counts, from disk and from a
-web server. Then a meme is chosen, words are searched, and the list is scrolled to its end. Exits 1 where a view takes
-longer than --limit.
+The study is made up: three methods, responses of about --tokens tokens, base samples of two milestones scored by
+every policy, which has answered 250 memes at the first of them and all at its end. Building runs in a process of its
+own, whose peak memory counts. A view begins with a browser that knows nothing and ends when the first rows and their
+pictures are there; the slowest of three counts, from disk and from a web server. Then a meme is chosen, words are
+searched, and the list is scrolled to its end. Exits 1 where a view takes longer than --limit.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def written(args: argparse.Namespace, folder: Path) -> dict[str, list[Path]]:
     runs = [(method, seed) for method in ("sft", "dpo", "grpo") for seed in range(1, args.seeds + 1)]
     captions = [" ".join([*WORDS[i % 7 :: 1 + i % 3], f"number {i}"]) for i in range(args.memes)]
     thoughts = [" ".join(WORDS[(i + j) % len(WORDS)] for j in range(args.tokens // 2)) + f" {i}" for i in range(50)]
-    return browsed_study.write(folder, memes, runs, captions, thoughts, args.samples, args.side)
+    return browsed_study.write(folder, memes, runs, captions, thoughts, args.samples, args.side, answered=250)
 
 
 def built(folder: Path, found: dict[str, list[Path]]) -> tuple[float, float]:

@@ -32,6 +32,7 @@ RUNS = (("sft", 1), ("sft", 2), ("dpo", 1), ("dpo", 2), ("grpo", 1), ("grpo", 2)
 MEMES = {("memes", "val"): 40, ("memes", "test"): 30, ("other", "test"): 30}
 GROUPS = ("religion", "race", IMAGE)
 UNSCORED = ("memes", "test")  # of which the base's responses are not probed
+EARLY, ANSWERED = 0.5, 8  # a milestone before the end, and how many memes of the first split were answered at it
 LOOKED = 8  # memes of each split that attention was read for
 SAMPLES = 4
 END = "<|im_end|>"
@@ -167,13 +168,14 @@ def responses(rows: pl.DataFrame, kind: str, fraction: float, rng: np.random.Gen
     )
 
 
-def looks(memes: Sequence[pl.DataFrame], fraction: float, rng: np.random.Generator) -> pl.DataFrame:
-    """Attention of LOOKED memes of each split in two layers, in schema `extract_attention`."""
+def looks(memes: Sequence[pl.DataFrame], fractions: Sequence[float], rng: np.random.Generator) -> pl.DataFrame:
+    """Attention of LOOKED memes of each split in two layers at `fractions`, in schema `extract_attention`."""
     some = pl.concat([frame.head(LOOKED).select("study", *MEME) for frame in memes])
     columns = tables.SCHEMAS["extract_attention"].names
     grid = pl.DataFrame({"layer": [0, 0, 1, 1], "head": ["mean", "max"] * 2})
+    grid = pl.DataFrame({"fraction": map(float, fractions)}).join(grid, how="cross")
     rows = some.join(grid, how="cross").with_columns(
-        fraction=pl.lit(float(fraction)), policy=pl.lit("trained"), perturbation=pl.lit("clean"), sink_share=pl.lit(0.1)
+        policy=pl.lit("trained"), perturbation=pl.lit("clean"), sink_share=pl.lit(0.1)
     )
     for name in columns:
         if name.startswith(("share_", "sinkless_")):
@@ -188,8 +190,12 @@ def looks(memes: Sequence[pl.DataFrame], fraction: float, rng: np.random.Generat
 def write(
     folder: Path, memes: Mapping[tuple[str, str], int] = MEMES, runs: Sequence[tuple[str, int]] = RUNS,
     captions: Sequence[str] = CAPTIONS, thoughts: Sequence[str] = THOUGHTS, k: int = SAMPLES, side: int = 120,
+    answered: int = ANSWERED,
 ) -> dict[str, list[Path]]:  # fmt: skip
-    """Write the study under `folder`; returns its paths by artefact, as the script report_memes takes them."""
+    """Write the study under `folder`; returns its paths by artefact, as the script report_memes takes them.
+
+    Runs have a milestone EARLY, at which they have answered the first `answered` memes; `theirs` has its end alone.
+    """
     pool = Pool(folder / "model", thoughts)
     held_out = [data(folder, key, place, n, captions, side) for place, (key, n) in enumerate(memes.items())]
     found: dict[str, list] = {name: [] for name in ("data", "base", "samples", "traces", "responses", "attention")}
@@ -205,7 +211,7 @@ def write(
     _keep(
         found,
         "attention",
-        looks(held_out, 0, rng),
+        looks(held_out, [0], rng),
         folder / "extracts/attention/base/seed0.parquet",
         "extract_attention",
     )
@@ -213,16 +219,19 @@ def write(
         rng = np.random.default_rng([7, place])
         skill = 0.6 + 0.05 * place
         own = [(*samples(frame, pool, skill, rng, 1, k), "own_sample", 1.0) for frame in held_out]
-        early, number = samples(held_out[0].head(8), pool, 0.6, rng, 0.5, k)
+        milestones = [1.0] if method == "theirs" else [EARLY, 1.0]
+        if EARLY in milestones:
+            early = samples(held_out[0].head(answered), pool, 0.6, rng, EARLY, k)
+            own.insert(0, (*early, "own_sample", EARLY))
         name = f"{method}/seed{seed}"
-        rows = pl.concat([early, *(frame for frame, *_ in own)])
+        rows = pl.concat([frame for frame, *_ in own])
         _keep(found, "samples", rows, folder / f"samples/{name}.parquet", "samples")
-        texts = [(*one, "base_sample", fraction) for one in based for fraction in (0.5, 1.0)]
-        _scored(found, folder, name, pool, [*texts, (early, number, "own_sample", 0.5), *own], rng)
+        texts = [(*one, "base_sample", fraction) for one in based for fraction in milestones]
+        _scored(found, folder, name, pool, [*texts, *own], rng)
         _keep(
             found,
             "attention",
-            looks(held_out, 1, rng),
+            looks(held_out, milestones, rng),
             folder / f"extracts/attention/{name}.parquet",
             "extract_attention",
         )

@@ -14,14 +14,20 @@ from memedynamics.meme_flags import (
     written,
 )
 
-RUNS = [("base", None), ("sft", 1), ("sft", 2), ("grpo", 1), ("grpo", 2), ("theirs", 0)]
+END = [("sft", 1, 1.0), ("sft", 2, 1.0), ("grpo", 1, 1.0), ("grpo", 2, 1.0), ("theirs", 0, 1.0)]
+RUNS = [("base", None, 0.0), *END]
 T, F = True, False
 
 
 def test_peers_are_the_other_methods_of_the_seed_and_what_has_no_seed():
     assert peers(RUNS, 1) == [3, 5] and peers(RUNS, 4) == [2, 5]
     assert peers(RUNS, 5) == [1, 2, 3, 4]  # it stands beside every seed
-    assert peers([("base", None), ("sft", 1)], 1) == []
+    assert peers(RUNS[:2], 1) == []
+
+
+def test_peers_are_at_the_same_milestone():
+    policies = [RUNS[0], ("sft", 1, 0.5), ("sft", 1, 1.0), ("grpo", 1, 0.5), ("grpo", 1, 1.0), ("theirs", 0, 1.0)]
+    assert peers(policies, 1) == [3] and peers(policies, 2) == [4, 5] and peers(policies, 5) == [2, 4]
 
 
 def test_fixed_broken_and_disagreeing():
@@ -60,5 +66,5 @@ def test_what_was_not_answered_has_no_flag_and_fixes_nothing():
 
 def test_an_unanswered_base_has_neither_been_fixed_nor_broken():
     right, answered = np.array([[F], [T]]), np.array([[F], [T]])
-    found = flags([("base", None), ("sft", 1)], right, right, answered)
+    found = flags(RUNS[:2], right, right, answered)
     assert found[1] == RIGHT | WELL_FORMED

@@ -5,6 +5,7 @@ import shutil
 
 import polars as pl
 import pytest
+from playwright.sync_api import expect
 
 import browsed_study
 from browsed_study import IMAGE, SCRIPT
@@ -57,7 +58,7 @@ def page(browser, page_file):
 
 def count(page):
     """How many memes the page says are left."""
-    page.wait_for_function("/of/.test(document.getElementById('memes-count').textContent)")
+    page.locator("#memes-count", has_text=" of ").wait_for()
     return int(page.inner_text("#memes-count").split(" of ")[0].replace(",", ""))
 
 
@@ -66,28 +67,45 @@ def rows(page):
 
 
 def choose(page, place=0):
-    rows(page).nth(place).click()
-    page.wait_for_selector(".memes-card")
+    row = rows(page).nth(place)
+    caption = row.locator(".memes-caption").inner_text()
+    row.click()
+    expect(page.locator("#memes-detail blockquote")).to_have_text(caption)
+
+
+def said(page, text):
+    """Wait until what is shown of the chosen meme says `text`."""
+    page.locator("#memes-detail", has_text=text).wait_for()
 
 
 def shown(page):
     """The captions and ids of the memes that are left, by scrolling through the list."""
     seen, box = {}, page.locator("#memes-list")
     for top in range(0, count(page) * 98 + 1, 400):
-        box.evaluate("(box, top) => { box.scrollTop = top; }", top)
-        page.wait_for_timeout(40)
-        for row in rows(page).all():
-            seen[int(row.get_attribute("aria-posinset"))] = row.inner_text()
+        # The list is drawn in the frame after the scroll's event.
+        box.evaluate(
+            "(box, top) => { box.scrollTop = top; "
+            "return new Promise((then) => requestAnimationFrame(() => requestAnimationFrame(then))); }",
+            top,
+        )
+        for place, text in rows(page).evaluate_all("rows => rows.map((row) => [row.ariaPosInSet, row.innerText])"):
+            seen[int(place)] = text
     return [seen[place] for place in sorted(seen)]
 
 
 def verdicts(found):
-    """Right on a meme or not, by (method, seed) and meme: more than half of the answers at the last milestone."""
+    """Right on a meme or not, by (method, seed) and meme: more than half of the answers, at the last milestone."""
+    return right_at(found, 1.0)
+
+
+def right_at(found, fraction):
+    """As `verdicts` at another milestone; the base's are always its own."""
     right = {}
     for path in [*found["base"], *found["samples"]]:
         frame = tables.read(path, "samples")
         run = ("base", 0) if path in found["base"] else (path.parent.name, int(path.stem.removeprefix("seed")))
-        for row in frame.filter(pl.col("fraction") == frame["fraction"].max()).iter_rows(named=True):
+        at = 0.0 if run[0] == "base" else fraction
+        for row in frame.filter(pl.col("fraction") == at).iter_rows(named=True):
             right.setdefault(run, {}).setdefault(tuple(row[key] for key in MEME), []).append(row["correct"])
     return {run: {meme: 2 * sum(c) > len(c) for meme, c in of.items()} for run, of in right.items()}
 
@@ -128,12 +146,11 @@ def test_hostile_text_is_shown_as_text(page):
     choose(page, 1)
     assert page.locator("blockquote").inner_text() == IMAGE and IMAGE in page.inner_text(".memes-about .note")
     assert IMAGE in page.locator("[data-key=group] option").all_text_contents()
-    said = set()
+    texts = set()
     for place in range(6):
         choose(page, place)
-        page.wait_for_timeout(100)
-        said |= set(page.locator(".memes-tokens").all_inner_texts())
-    assert any(SCRIPT in text for text in said) and any(IMAGE in text for text in said)
+        texts |= set(page.locator(".memes-tokens").all_inner_texts())
+    assert any(SCRIPT in text for text in texts) and any(IMAGE in text for text in texts)
     assert page.locator("img[src=x]").count() == 0 and page.locator("script:not([src])").count() == 0
     page.goto(page.url.partition("?")[0] + "?q=%3Cscript%3Ealert(1)%3C/script%3E&show=%22%3E&group=x&meme=%3Cb%3E")
     assert count(page) == 16 and page.locator("#memes-search").input_value() == SCRIPT
@@ -186,7 +203,7 @@ def test_filters_and_choice_survive_a_reload(browser, address):
         choose(page)
         page.select_option("[data-key=tokens]", "base")
         page.check("[data-key=attention]")
-        page.wait_for_timeout(100)
+        page.locator(".memes-grid, #memes-detail > .note").first.wait_for()
         before = page.inner_text("#memes-detail")
         page.reload()
         page.wait_for_selector(".memes-card")
@@ -195,6 +212,34 @@ def test_filters_and_choice_survive_a_reload(browser, address):
         assert rows(page).and_(page.locator("[aria-selected=true]")).count() == 1
         page.click("button.reset")
         assert count(page) == 100 and page.input_value("#memes-search") == ""
+
+
+def test_another_milestone_shows_what_was_answered_there_and_survives_a_reload(browser, address, found):
+    assets = []
+    with opened(browser, address) as page:
+        page.on("request", lambda request: assets.append(request.url))
+        choose(page)
+        values = page.locator("[name=milestone]").evaluate_all("boxes => boxes.map((box) => box.value)")
+        assert values == ["0.5", "1"]
+        assert assets and not any("/0.5/" in url for url in assets)
+        page.check("[name=milestone][value='0.5']")
+        heads = ["base", *(f"{method}, seed {seed}, at 0.5" for method in ("SFT", "DPO", "GRPO") for seed in SEEDS)]
+        for _ in range(2):
+            said(page, "at 0.5")
+            assert page.locator(".memes-card h3").all_inner_texts() == heads  # theirs has its end alone
+            assert count(page) == browsed_study.ANSWERED and "milestone=0.5" in page.url
+            right = right_at(found, browsed_study.EARLY)
+            for place, text in enumerate(shown(page)):
+                meme = "memes", "val", f"val-{place:05d}{IMAGE if place == 1 else ''}"
+                marks = "".join("✓" if right["sft", seed][meme] else "✗" for seed in SEEDS)
+                assert f"SFT {marks}" in text
+            page.reload()
+            page.wait_for_selector(".memes-card")
+        page.check("[name=milestone][value='1']")
+        said(page, "theirs, at 1")
+        heads = page.locator(".memes-card h3").all_inner_texts()
+        assert heads[1:5] == [f"SFT, seed {seed}, at {at}" for seed in SEEDS for at in ("0.5", "1")]
+        assert count(page) == 100 and re.search("SFT [✓✗]{2} → [✓✗]{2}", rows(page).first.inner_text())
 
 
 def test_group_and_nothing_found(page):
@@ -215,7 +260,6 @@ def test_pictures_are_blurred_until_clicked(page):
     page.wait_for_selector(".memes-frame:not(.memes-blurred)")
     assert not blurred(page, ".memes-head img") and blurred(page, ".memes-thumb img >> nth=0")
     choose(page, 1)
-    page.wait_for_function("document.querySelector('blockquote').textContent.startsWith('\">')")
     assert blurred(page, ".memes-head img")  # the other one is still blurred
     page.uncheck("#memes-blur")
     page.wait_for_selector(".memes-frame:not(.memes-blurred)")
@@ -233,7 +277,7 @@ def test_attention_lies_on_the_picture_and_says_where_it_was_not_read(page):
     assert page.locator(".memes-grid").count() == 8 and page.locator(".memes-grid >> nth=0").locator("i").count() == 16
     assert blurred(page, ".memes-looked img >> nth=0")
     page.locator("#memes-list").press("End")
-    page.wait_for_function("/Attention was not read/.test(document.getElementById('memes-detail').textContent)")
+    said(page, "Attention was not read")
     assert page.locator(".memes-grid").count() == 0
     page.select_option("[data-key=show]", "looked")
     assert count(page) == 24
@@ -249,11 +293,11 @@ def test_tokens_carry_the_distance_of_the_traces(page, found):
         for t in card.locator("[title]").evaluate_all("a => a.map(x => x.title)")
     ]
     assert sum(titles) == pytest.approx(first["kl_reverse"].sum(), abs=0.001 * len(titles))
-    said = float(re.search(r"KL\(policy‖base\) (\S+) nat", card.inner_text())[1])
+    whole = float(re.search(r"KL\(policy‖base\) (\S+) nat", card.inner_text())[1])
     # Two digits, whatever the rounding of its tokens.
-    assert said == pytest.approx(first["kl_reverse"].sum(), abs=0.006)
+    assert whole == pytest.approx(first["kl_reverse"].sum(), abs=0.006)
     page.select_option("[data-key=tokens]", "base")
-    page.wait_for_function("/KL\\(base‖policy\\)/.test(document.getElementById('memes-detail').textContent)")
+    said(page, "KL(base‖policy)")
     texts = page.locator(".memes-tokens").all_inner_texts()
     assert len(set(texts)) == 1  # every policy on the base's response
 
@@ -263,7 +307,7 @@ def test_responses_of_the_base_that_were_not_scored_say_so(page):
     page.check("[name=dataset][value=memes]")
     choose(page)
     page.select_option("[data-key=tokens]", "base")
-    page.wait_for_function("/Not scored on this response/.test(document.getElementById('memes-detail').textContent)")
+    said(page, "Not scored on this response")
 
 
 def test_keys(page):
@@ -275,7 +319,7 @@ def test_keys(page):
     assert page.get_attribute(f"#{active}", "aria-selected") == "true"
     assert page.get_attribute(f"#{active}", "aria-posinset") == "2"
     page.keyboard.press("End")
-    page.wait_for_function("document.querySelector('[aria-selected=true]')?.getAttribute('aria-posinset') === '100'")
+    page.locator("[aria-selected=true][aria-posinset='100']").wait_for()
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.closest('.memes-shown') !== null")
@@ -301,7 +345,7 @@ def test_a_missing_piece_is_named(browser, page_file, tmp_path):
     page = browser.new_page()
     page.goto((tmp_path / "report/memes.html").as_uri())
     rows(page).first.click()
-    assert "assets/memes/dpo/seed1/0.js is missing" in page.inner_text("[role=alert]")
+    assert "assets/memes/dpo/seed1/1/0.js is missing" in page.inner_text("[role=alert]")
     page.close()
 
 
@@ -320,7 +364,7 @@ def test_a_study_of_one_run_without_pictures(browser, tmp_path):
         choose(page, 2)
         source = page.locator(".memes-head img").get_attribute("src")
         assert re.fullmatch(r"pictures/memes/val/whole/(..)/\1[0-9a-f]{18}\.jpg", source)
-        page.wait_for_function("document.querySelector('.memes-head img').naturalWidth === 120")
+        expect(page.locator(".memes-head img")).to_have_js_property("naturalWidth", 120)
     # Back to none: nothing of the pictures stays in the folder that is published.
     browsed_study.build(tmp_path, found, Report(images="none"))
     assert not list((tmp_path / "report/pictures").rglob("*.*"))

@@ -47,39 +47,54 @@ def test_the_index_numbers_memes_in_the_order_of_the_tables(assets, found):
         for d, s, n in (("memes", "val", 130), ("memes", "test", 9), ("other", "test", 9))
     ]
     assert index["looked"].count("1") == 3 * browsed_study.LOOKED and index["looked"].startswith("1" * 8 + "0")
-    assert [run["key"] for run in index["runs"]][:3] == ["base", "sft/seed1", "sft/seed2"]
+    assert [run["key"] for run in index["runs"]][:4] == ["base/0", "sft/seed1/0.5", "sft/seed1/1", "sft/seed2/0.5"]
+    assert index["end"] == "1"
     assert index["runs"][-1] | {"colour": ""} == {
-        "key": "theirs/seed0", "method": "theirs", "name": "theirs", "colour": "", "seed": None,
+        "key": "theirs/seed0/1", "method": "theirs", "name": "theirs", "colour": "", "seed": None, "milestone": "1",
     }  # fmt: skip
 
 
 def test_pieces_hold_what_a_run_answered(assets, found):
-    samples = tables.read(found["samples"][0], "samples").filter(fraction=1)
-    for number, meme in ((0, 0), (1, 129 - 100)):
-        piece, key = read(assets, f"sft/seed1/{number}"), ("memes", "val", f"val-{100 * number + meme:05d}")
-        own = samples.filter(dataset=key[0], split=key[1], id=key[2]).sort("sample")
+    samples = tables.read(found["samples"][0], "samples")
+    for milestone, number, meme in (("1", 0, 0), ("1", 1, 129 - 100), ("0.5", 0, 7)):
+        at = {"fraction": float(milestone)}
+        piece = read(assets, f"sft/seed1/{milestone}/{number}")
+        key = "memes", "val", f"val-{100 * number + meme:05d}"
+        own = samples.filter(**at, dataset=key[0], split=key[1], id=key[2]).sort("sample")
         given = piece[meme]
         assert given["right"] == "".join(str(int(right)) for right in own["correct"])
         assert given["kept"] == "".join(str(int(kept)) for kept in own["format_ok"])
         assert [{"y": "yes", "n": "no", "-": "invalid"}[a] for a in given["answers"]] == own["answer"].to_list()
         assert given["p"] == [round(1000 * p) for p in own["p_hateful"]] and given["forced"] == own["forced"][0]
         assert len(given["lengths"]) == len(own["token_ids"][0])
-        trace = tables.read(found["traces"][1] / "1-of-1.parquet", "traces").filter(fraction=1, sample=0)
+        trace = tables.read(found["traces"][1] / "1-of-1.parquet", "traces").filter(**at, sample=0)
         trace = trace.filter(dataset=key[0], split=key[1], id=key[2]).sort("position")
         by_kind = {kind: trace.filter(probe_kind=kind) for kind in ("own_sample", "base_sample")}
         assert given["kl_own"] == pytest.approx(1000 * by_kind["own_sample"]["kl_reverse"], abs=0.51)
         assert given["kl_base"] == pytest.approx(1000 * by_kind["base_sample"]["kl_forward"], abs=0.51)
         for name, kind, kl in (("kl_own", "own_sample", "kl_reverse"), ("kl_base", "base_sample", "kl_forward")):
             assert given[f"{name}_sum"] == pytest.approx(1000 * by_kind[kind][kl].cast(float).sum(), abs=0.51)
-        assert len(given["kl_base"]) == len(read(assets, f"base/{number}")[meme]["lengths"])
-    assert [len(read(assets, f"sft/seed1/{number}")) for number in (0, 1)] == [100, 48]
+        assert len(given["kl_base"]) == len(read(assets, f"base/0/{number}")[meme]["lengths"])
+    assert [len(read(assets, f"sft/seed1/1/{number}")) for number in (0, 1)] == [100, 48]
+
+
+def test_at_a_milestone_is_what_was_answered_there_alone(assets):
+    index = read(assets, "index")
+    written = {run["key"]: flags for run, flags in zip(index["runs"], index["flags"], strict=True)}
+    assert written["sft/seed1/0.5"].strip() == written["sft/seed1/0.5"][: browsed_study.ANSWERED]
+    assert " " not in written["sft/seed1/1"] and written["sft/seed1/0.5"][:8] != written["sft/seed1/1"][:8]
+    answered = [one is not None for one in read(assets, "sft/seed1/0.5/0")]
+    assert answered == [True] * browsed_study.ANSWERED + [False] * (100 - browsed_study.ANSWERED)
+    assert not (assets / "memes/sft/seed1/0.5/1.js").exists() and not (assets / "memes/theirs/seed0/0.5").exists()
 
 
 def test_attention_is_the_mean_over_layers_of_the_clean_picture(assets, found):
-    given = read(assets, "sft/seed1/0")
-    rows = tables.read(found["attention"][1], "extract_attention").filter(head="mean", id="val-00000")
-    layers = rows["cells"].to_list()
-    assert given[0]["cells"] == pytest.approx([10_000 * (a + b) / 2 for a, b in zip(*layers, strict=True)], abs=0.51)
+    for milestone in ("0.5", "1"):
+        given = read(assets, f"sft/seed1/{milestone}/0")
+        rows = tables.read(found["attention"][1], "extract_attention").filter(head="mean", id="val-00000")
+        layers = rows.filter(fraction=float(milestone))["cells"].to_list()
+        mean = [10_000 * (a + b) / 2 for a, b in zip(*layers, strict=True)]
+        assert given[0]["cells"] == pytest.approx(mean, abs=0.51)
     assert "cells" not in given[8]
 
 
@@ -88,8 +103,8 @@ def test_without_pictures_nothing_says_which_they_are(assets):
 
 
 def test_the_base_has_no_distance_from_itself_and_unscored_texts_have_none(assets):
-    assert not {"kl_own", "kl_base", "p_on_base"} & set(read(assets, "base/0")[0])
-    test = read(assets, "dpo/seed1/1")[30]
+    assert not {"kl_own", "kl_base", "p_on_base"} & set(read(assets, "base/0/0")[0])
+    test = read(assets, "dpo/seed1/1/1")[30]
     assert "kl_own" in test and "kl_base" not in test and "p_on_base" not in test
 
 
@@ -103,14 +118,15 @@ def test_memes_that_a_run_has_not_answered_are_empty_and_those_of_none_are_not_l
         paths[path] = tmp_path / path.relative_to(folder / "samples")
         tables.write(frame, paths[path], "samples")
     runs = meme_runs.sources(samples=[*found["base"], *paths.values()], traces=[], responses=[], attention=[])
-    counts = {run: meme_answers.counts(of.samples) for run, of in runs.items()}
+    counts = {(*run, at): frame for run, of in runs.items() for at, frame in meme_answers.counts(of.samples).items()}
     data = pl.concat(tables.read(path, "data") for path in found["data"])
     memes = meme_pieces.listed(data, counts)
     assert len(memes) == 147 and "val-00002" not in memes["id"]
     index = meme_pieces.index(memes, data, counts, data.head(1).select(MEME))
     assert index["splits"][0] == {"dataset": "memes", "split": "val", "memes": 130, "listed": 129}
-    assert index["flags"][1][2] == " " and index["flags"][2][2] != " "
-    given = meme_answers.every(runs["sft", 1])
+    flags = dict(zip(counts, index["flags"], strict=True))
+    assert flags["sft", 1, 1.0][2] == " " and flags["dpo", 1, 1.0][2] != " "
+    given = meme_answers.every(runs["sft", 1])[1.0]
     _, piece = next(meme_pieces.pieces(memes, given, meme_tokens.load(folder / "model")))
     assert piece[2] is None and piece[3] is not None
 

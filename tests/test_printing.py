@@ -1,5 +1,7 @@
 """Figures on paper: one browser for all, equal bytes, fonts inside, and a clear word where there is no browser."""
 
+import base64
+import io
 import json
 import os
 import re
@@ -10,10 +12,11 @@ import zlib
 import plotly.graph_objects as go
 import polars as pl
 import pytest
+from fontTools.ttLib import TTFont
 from PIL import Image
 from plotly.subplots import make_subplots
 
-from memedynamics import figures, panels, printing
+from memedynamics import figures, panels, printing, svg_fonts, svg_printing
 from memedynamics.errors import InputError
 from memedynamics.printing import Print, print_drawings
 
@@ -45,7 +48,7 @@ def printed(drawing, tmp_path_factory):
     """The same drawing twice in every format, 7 inches wide, each time by a browser of its own."""
     folders = [tmp_path_factory.mktemp(name) for name in ("first", "again")]
     for folder in folders:
-        print_drawings([Print(drawing, folder / f"a.{kind}", 7.0) for kind in printing.FORMATS])
+        print_drawings([Print(drawing, folder / "a", 7.0)])
     return folders
 
 
@@ -91,6 +94,25 @@ def test_an_svg_has_the_paper_s_width_and_its_text_as_text(chromium, printed):
     assert not re.search(r'(href|src)="http', text)
 
 
+def faces(text):
+    """The fonts inside an svg by weight."""
+    rule = r"@font-face\{font-family:'([^']*)';font-weight:(\d+);src:url\(data:font/woff;base64,([^)]*)\)"
+    return {int(weight): TTFont(io.BytesIO(base64.b64decode(font))) for _, weight, font in re.findall(rule, text)}
+
+
+def test_an_svg_holds_the_letters_of_its_text_in_every_weight_and_no_others(chromium, printed):
+    text = (printed[0] / "a.svg").read_text()
+    found = faces(text)
+    assert set(found) == {svg_fonts.REGULAR, svg_fonts.BOLD}
+    for weight, letters in svg_fonts.letters(text).items():
+        held = {chr(code) for code in found[weight].getBestCmap()}
+        assert held == letters and len(held) < 100
+        assert {"F", "π"} <= letters if weight == svg_fonts.REGULAR else "n" in letters
+    named = re.search(r"@font-face\{font-family:('[^']*')", text)[1]
+    assert all(style.startswith(named) for style in re.findall("font-family: ([^;]*);", text))
+    assert len(text) < 120_000
+
+
 def hidden(monkeypatch, tmp_path):
     """No browser on the path, and none that kaleido fetched."""
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -100,7 +122,7 @@ def hidden(monkeypatch, tmp_path):
 def test_without_a_browser_one_line_says_how_to_get_one(drawing, tmp_path, monkeypatch):
     hidden(monkeypatch, tmp_path)
     with pytest.raises(InputError) as error:
-        print_drawings([Print(drawing, tmp_path / "a.pdf", 7.0)])
+        print_drawings([Print(drawing, tmp_path / "a", 7.0)])
     text = str(error.value)
     assert "apt-get install chromium" in text and "\n" not in text and "HTML figures need none" in text
     assert list(tmp_path.iterdir()) == []
@@ -111,7 +133,7 @@ def test_a_wrong_browser_path_is_named(path, drawing, tmp_path, monkeypatch):
     monkeypatch.setenv("BROWSER_PATH", path)
     monkeypatch.setattr(printing.Chromium, "find_browser", lambda **_: os.environ["BROWSER_PATH"])
     with pytest.raises(InputError, match=f"{path}.*apt-get install chromium"):
-        print_drawings([Print(drawing, tmp_path / "a.pdf", 7.0)])
+        print_drawings([Print(drawing, tmp_path / "a", 7.0)])
 
 
 def test_html_figures_need_no_browser(tmp_path, monkeypatch):
@@ -120,6 +142,17 @@ def test_html_figures_need_no_browser(tmp_path, monkeypatch):
     assert (tmp_path / "a.html").stat().st_size > 100_000 and (tmp_path / "a.json").exists()
 
 
-def test_another_format(drawing, tmp_path):
-    with pytest.raises(InputError, match=r"a\.gif: no format"):
-        print_drawings([Print(drawing, tmp_path / "a.gif", 7.0)])
+def test_a_font_that_fontconfig_does_not_know(monkeypatch, tmp_path):
+    assert svg_fonts.installed(400, "None", "NoSuchFont-At-All") is None
+    monkeypatch.setenv("PATH", str(tmp_path))  # no fc-list either
+    assert svg_fonts.installed(400, "DejaVu Sans", "DejaVuSans") is None
+
+
+def test_without_the_font_s_file_text_keeps_its_fonts_names_and_that_is_said(
+    chromium, drawing, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(svg_printing, "installed", lambda *_: None)
+    print_drawings([Print(drawing, tmp_path / "a", 3.25)])
+    assert [record.getMessage() for record in caplog.records] == [printing.UNEMBEDDED]
+    text = (tmp_path / "a.svg").read_text()
+    assert "@font-face" not in text and "font-family: Helvetica, Arial" in text

@@ -53,16 +53,33 @@ def browser():
         yield found
 
 
-@pytest.fixture
-def opened(browser, page_file):
-    def at(query):
-        page.goto(f"{page_file.as_uri()}{query}")
+@pytest.fixture(scope="module")
+def page(browser, page_file):
+    """The page, so tall that all panels of a figure are in view and follow the filters at once."""
+    with watched(browser, WIDE | {"height": 4000}) as page:
+        page.goto(page_file.as_uri())
         for kind in ("figure", "table"):
             see(page, kind, "spectrum")
+        yield page
+
+
+@pytest.fixture
+def opened(page):
+    """The page at another query, as the browser's buttons go back and forth; it takes seconds to load it anew."""
+
+    def at(query):
+        page.evaluate(
+            """async (query) => {
+                document.querySelector('[data-figure="spectrum"]').scrollIntoView();
+                for (let frame = 0; frame < 3; frame += 1) await new Promise(requestAnimationFrame);
+                history.replaceState(null, "", location.pathname + query);
+                dispatchEvent(new PopStateEvent("popstate"));
+            }""",
+            query,
+        )
         return page
 
-    with watched(browser, WIDE) as page:
-        yield at
+    return at
 
 
 def panels(page):
@@ -121,7 +138,7 @@ def test_both_pages_offer_the_same_seeds():
     runs = [("base", None), ("sft", 1), ("sft", 2), ("theirs", 0)]
     frame = pl.DataFrame(runs, ["method", "seed"], orient="row").with_columns(dataset=pl.lit("d"), split=pl.lit("val"))
     study = {"methods": {"theirs": {}, "sft": {}}, "datasets": {"d": {}}, "milestones": [0, 1]}
-    of_memes = {each["seed"] for each in meme_runs.described(runs)} - {None}
+    of_memes = {each["seed"] for each in meme_runs.described([(*run, 1.0) for run in runs])} - {None}
     assert set(report_sections.filter_values([frame], study)["seed"]) == of_memes == {1, 2}
 
 
@@ -136,3 +153,29 @@ def test_a_milestone_of_many_digits_can_be_chosen(opened):
     assert "0.33333" in page.locator('[data-table="spectrum"] tbody tr').first.locator("td").all_inner_texts()
     page = opened("?milestone=0.00390625")
     assert left(page, "spectrum", "fraction") == []
+
+
+def notes(page):
+    """By the letter of each panel what it says of its milestone, empty where the chosen one is shown."""
+    found = page.evaluate(
+        """[...document.querySelectorAll('[data-figure="spectrum"] .panel')].map((panel) =>
+            [panel.ariaLabel, [...panel.querySelectorAll(".annotation-text")].map((text) => text.textContent)
+              .find((text) => text.startsWith("of milestone")) ?? ""])"""
+    )
+    return {label.partition(": ")[2][0]: note for label, note in found}
+
+
+def test_a_panel_of_another_milestone_alone_stays_and_says_so(opened):
+    """At equal norm (a, b, h) and at the end (f, g, j) there is one milestone, along training (c, d, e, i) are all."""
+    whole = panels(opened(""))
+    assert all(whole) and not any(notes(opened("")).values())
+    page = opened("?milestone=0.333333")
+    said = notes(page)
+    assert set(said) >= set("abcdehij") and {letter for letter in said if not said[letter]} == set("cdei")
+    assert set(said.values()) == {"", "of milestone 1 alone,not 0.333333"}
+    for note, left, all_of_it in zip(said.values(), panels(page), whole, strict=True):
+        assert left == all_of_it if note else 0 < left < all_of_it
+    page = opened("?milestone=1")
+    assert not any(notes(page).values()) and all(panels(page))
+    page = opened("?milestone=0.333333&dataset=other&seed=2")
+    assert any(notes(page).values()) and all(panels(page))

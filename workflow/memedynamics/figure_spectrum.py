@@ -102,15 +102,17 @@ def _nulls(rows: pl.DataFrame) -> list[pl.DataFrame]:
 
 def _line(figure: go.Figure, run: pl.DataFrame, colour: str, place: int) -> None:
     x, low, high = (run[name].to_list() for name in ("index", "ci_low", "ci_high"))
-    common = {"showlegend": False, "row": 1, "col": 1, "meta": panels.whose(run)["meta"]}
+    whose = panels.whose(run)
+    common = {"showlegend": False, "row": 1, "col": 1, "meta": whose["meta"]}
     band = {"x": x + x[::-1], "y": high + low[::-1], "fillcolor": figures.faded(colour, 0.12), "hoverinfo": "skip"}
-    figure.add_scatter(**band, **common, mode="lines", fill="toself", line_width=0)
+    figure.add_scatter(**band, **common, customdata=whose["customdata"] * 2, mode="lines", fill="toself", line_width=0)
     symbol, dash = figures.MARKERS[place % len(figures.MARKERS)], figures.DASHES[place % len(figures.DASHES)]
     style = {"line": {"color": colour, "width": 1.5, "dash": dash}, "mode": "lines+markers"}
     marker = {"symbol": symbol, "size": 5, "color": colour, "line": {"width": 1, "color": colour}}
     figure.add_scatter(
-        x=x, y=run["value"], **style, marker=marker, hovertext=panels.hover(run), hoverinfo="text", **common
-    )
+        x=x, y=run["value"], **style, **common, marker=marker, customdata=whose["customdata"],
+        hovertext=panels.hover(run), hoverinfo="text",
+    )  # fmt: skip
 
 
 def _directions(figure: go.Figure, rows: pl.DataFrame) -> None:

@@ -3,7 +3,8 @@
 1. Right, or well-formed, is a meme whose answers are so for the most part: more than half of the K. A tie is not.
 2. A run is compared with its peers: of every other method the run of the same seed, or all of its runs where it has
    none of that seed (trained elsewhere).
-3. Broken and fixed are against the base's own answers to the same meme.
+3. Milestones are told apart: a run is compared with its peers at the same one.
+4. Broken and fixed are against the base's own answers to the same meme.
 """
 
 from collections.abc import Sequence
@@ -14,17 +15,18 @@ RIGHT, WELL_FORMED, FIXED_ALONE, BROKEN, FORMAT_LOST, DISAGREES = (1 << bit for 
 UNANSWERED, FIRST = " ", 48  # a flag is written as the character of code FIRST + its bits
 
 Run = tuple[str, int | None]
+Policy = tuple[str, int | None, float]  # a run at a milestone, the fraction of its training
 
 
-def flags(runs: Sequence[Run], right: np.ndarray, well_formed: np.ndarray, answered: np.ndarray) -> np.ndarray:
-    """The bits of every run and meme, (R, M) uint8; 0 where a run has not answered.
+def flags(policies: Sequence[Policy], right: np.ndarray, well_formed: np.ndarray, answered: np.ndarray) -> np.ndarray:
+    """The bits of every policy and meme, (R, M) uint8; 0 where a policy has not answered.
 
-    `runs`: method and seed, the base first. `right`, `well_formed`, `answered`: (R, M) bool, whether most answers are
-    right, most are well-formed, and whether there are any.
+    `policies`: the base first. `right`, `well_formed`, `answered`: (R, M) bool, whether most answers are right, most
+    are well-formed, and whether there are any.
     """
     found = np.zeros(right.shape, np.uint8)
-    for row in range(len(runs)):
-        others = peers(runs, row) if row else []
+    for row in range(len(policies)):
+        others = peers(policies, row) if row else []
         better, was_right = right[row] & answered[row], right[0] & answered[0]
         bits = {
             RIGHT: better,
@@ -40,18 +42,18 @@ def flags(runs: Sequence[Run], right: np.ndarray, well_formed: np.ndarray, answe
     return found
 
 
-def peers(runs: Sequence[Run], row: int) -> list[int]:
-    """The rows that `runs[row]` is compared with; the base is none of them."""
-    method, seed = runs[row]
-    others = {name for name, _ in runs[1:] if name != method}
-    same = {name for name, other in runs[1:] if other == seed} if seed is not None else set()
-    return [
-        place
-        for place, (name, other) in enumerate(runs)
-        if place and name in others and (other == seed or name not in same)
+def peers(policies: Sequence[Policy], row: int) -> list[int]:
+    """The rows that `policies[row]` is compared with; the base is none of them."""
+    method, seed, fraction = policies[row]
+    others = [
+        (place, name, other)
+        for place, (name, other, at) in enumerate(policies)
+        if place and name != method and at == fraction
     ]
+    same = {name for _, name, other in others if other == seed and seed is not None}
+    return [place for place, name, other in others if other == seed or name not in same]
 
 
 def written(bits: np.ndarray, answered: np.ndarray) -> str:
-    """One run's bits (M,) as a character a meme, UNANSWERED where it has no answer."""
+    """One policy's bits (M,) as a character a meme, UNANSWERED where it has no answer."""
     return "".join(chr(FIRST + bit) if has else UNANSWERED for bit, has in zip(bits.tolist(), answered, strict=True))

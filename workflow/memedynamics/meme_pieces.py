@@ -1,9 +1,10 @@
 """The data of the memes browser: an index of all memes, which a page loads first, and pieces of what the runs answered.
 
-1. The index holds what lists, filters and search need, column by column. Pieces hold PIECE memes of one run each, and
-   are read when one of these memes is looked at; `index.runs[…].key`/<piece> is a piece's name.
-2. Memes are numbered in the order of the data's tables. Listed are those that a run has answered at its last
-   milestone; `splits` says how many of each split that is.
+1. The index holds what lists, filters and search need, column by column; its `runs` are policies, each run at each of
+   its milestones. Pieces hold PIECE memes of one policy each, and are read when one of these memes is looked at;
+   `index.runs[…].key`/<piece> is a piece's name. Of memes without an answer alone there is no piece.
+2. Memes are numbered in the order of the data's tables. Listed are those that a run has answered, which at its end are
+   all of them and at other milestones a choice; `splits` says how many of each split that is.
 3. Distances are in thousandths of a nat, probabilities in thousandths, attention in 1/10,000.
 """
 
@@ -16,28 +17,30 @@ from tokenizers import Tokenizer
 from memedynamics import meme_flags, meme_tokens
 from memedynamics.errors import InputError
 from memedynamics.keys import MEME
+from memedynamics.meme_flags import Policy
 from memedynamics.thumbnails import DIGITS
 
 PIECE = 100  # memes
 LETTERS = {"yes": "y", "no": "n", "invalid": "-"}
 
-Run = tuple[str, int | None]
+Counts = Mapping[Policy, pl.DataFrame]
 
 
-def listed(data: pl.DataFrame, counts: Mapping[Run, pl.DataFrame]) -> pl.DataFrame:
+def listed(data: pl.DataFrame, counts: Counts) -> pl.DataFrame:
     """The memes of `data` (MEME, …) that a run other than the base has answered, with their `number`.
 
-    `counts`: `meme_answers.counts` of every run, the base first.
+    `counts`: `meme_answers.counts` of every policy, the base first.
     """
     answered = pl.concat([frame.select(MEME) for frame in list(counts.values())[1:]]).unique()
     return data.join(answered, MEME, "semi", maintain_order="left").with_row_index("number")
 
 
-def index(memes: pl.DataFrame, data: pl.DataFrame, counts: Mapping[Run, pl.DataFrame], looked: pl.DataFrame) -> dict:
+def index(memes: pl.DataFrame, data: pl.DataFrame, counts: Counts, looked: pl.DataFrame) -> dict:
     """The index of `memes` (`listed`) out of `data`; `looked`: MEME of those that attention was read for."""
     groups = sorted({group for some in memes["groups"] for group in some})
     places = {group: place for place, group in enumerate(groups)}
-    seen = memes.join(looked.with_columns(seen=True), MEME, "left", maintain_order="left")["seen"].fill_null(False)
+    looked = looked.select(MEME).unique().with_columns(seen=True)
+    seen = memes.join(looked, MEME, "left", maintain_order="left")["seen"].fill_null(False)
     return {
         "piece": PIECE,
         "splits": _splits(memes, data),
@@ -60,7 +63,7 @@ def _splits(memes: pl.DataFrame, data: pl.DataFrame) -> list[dict]:
     return whole.join(shown, keys, "left", maintain_order="left").with_columns(pl.col("listed").fill_null(0)).to_dicts()
 
 
-def _flags(memes: pl.DataFrame, counts: Mapping[Run, pl.DataFrame]) -> list[str]:
+def _flags(memes: pl.DataFrame, counts: Counts) -> list[str]:
     found = [memes.select(MEME).join(frame, MEME, "left", maintain_order="left") for frame in counts.values()]
     answered = np.stack([frame["answers"].is_not_null().to_numpy() for frame in found])
     most = [
@@ -74,15 +77,17 @@ def _flags(memes: pl.DataFrame, counts: Mapping[Run, pl.DataFrame]) -> list[str]
 def pieces(
     memes: pl.DataFrame, given: Sequence[pl.DataFrame], tokenizer: Tokenizer
 ) -> Iterator[tuple[int, list[dict | None]]]:
-    """A run's pieces, number and content: of each meme what `given` say of it, or None where it was not answered.
+    """A policy's pieces, number and content: of each meme what `given` say of it, or None where it was not answered.
 
-    `given`: `meme_answers.answers`, then `distances`, `on_base` and `looks` where the run has them.
+    `given`: one milestone of `meme_answers.every`.
     """
     found = memes.select("number", *MEME)
     for frame in given:
         found = found.join(frame, MEME, "left", maintain_order="left")
     for number, part in enumerate(found.iter_slices(PIECE)):
-        yield number, [_answered(row, tokenizer) if row["token_ids"] is not None else None for row in part.to_dicts()]
+        if part["token_ids"].count():
+            rows = part.to_dicts()
+            yield number, [_answered(row, tokenizer) if row["token_ids"] is not None else None for row in rows]
 
 
 def _answered(row: Mapping, tokenizer: Tokenizer) -> dict:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from memedynamics import figures, gather
-from memedynamics.meme_flags import Run
+from memedynamics.meme_flags import Policy, Run
+from memedynamics.milestones import label
 from memedynamics.report_page import own_seeds
 
 BASE_RUN: Run = (gather.BASE, None)
@@ -29,20 +30,33 @@ def sources(**paths: Iterable[Path]) -> dict[Run, Sources]:
     return every | {BASE_RUN: every[BASE_RUN]._replace(traces=[], responses=[])}
 
 
-def described(runs: Sequence[Run]) -> list[dict]:
-    """Of each run: `key` (its folder of pieces), method, the method's name and colour, and seed.
+def key(method: str, seed: int | None, fraction: float) -> str:
+    """A policy's folder of pieces."""
+    run = gather.BASE if (method, seed) == BASE_RUN else f"{method}/seed{seed}"
+    return f"{run}/{label(fraction)}"
+
+
+def end(policies: Iterable[Policy]) -> str:
+    """The label of the last milestone, which a page shows where no other is chosen."""
+    return label(max(fraction for *_, fraction in policies))
+
+
+def described(policies: Sequence[Policy]) -> list[dict]:
+    """Of each policy: `key`, method, the method's name and colour, seed, and the milestone's label.
 
     The seed is empty where it says nothing: of the base, and of runs trained elsewhere, which stand as seed 0 beside
     methods that have other seeds.
     """
-    palette, own = figures.colours([method for method, _ in runs]), own_seeds(runs)
+    palette = figures.colours([method for method, *_ in policies])
+    own = own_seeds([(method, seed) for method, seed, _ in policies])
     return [
         {
-            "key": gather.BASE if (method, seed) == BASE_RUN else f"{method}/seed{seed}",
+            "key": key(method, seed, fraction),
             "method": method,
             "name": figures.name(method),
             "colour": palette[method],
             "seed": seed if seed in own else None,
+            "milestone": label(fraction),
         }
-        for method, seed in runs
+        for method, seed, fraction in policies
     ]

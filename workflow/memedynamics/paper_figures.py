@@ -11,7 +11,7 @@ from pathlib import Path
 from memedynamics.figures import HEADING, NOTE
 from memedynamics.paper_panels import TEXT, axis, on_axes, panels
 from memedynamics.plotly_text import fitted
-from memedynamics.printing import FORMATS, Print
+from memedynamics.printing import Print
 
 TALLEST = 7.5  # in: a page's text less a caption
 SMALLEST, LARGEST = 11.0, 14.0  # px of 1000
@@ -19,14 +19,12 @@ TOP, BELOW = 66, 58  # px: the key and the titles of the first panels; the label
 
 
 def prints(drawings: dict[str, dict], folder: Path) -> list[Print]:
-    """What to print of `drawings` by name: {name}.pdf, .svg, .png, and panels/{name}_{letter}.pdf."""
+    """What to print of `drawings` by name: {name} and panels/{name}_{letter}."""
     found = []
     for name, drawing in drawings.items():
-        made = whole(drawing)
-        found += [Print(made, folder / f"{name}.{suffix}", TEXT) for suffix in FORMATS]
+        found.append(Print(whole(drawing), folder / name, TEXT))
         for panel in panels(drawing):
-            file = folder / f"panels/{name}_{panel.letter}.pdf"
-            found.append(Print(panel.drawing, file, panel.width))
+            found.append(Print(panel.drawing, folder / f"panels/{name}_{panel.letter}", panel.width))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Every figure and every panel on paper."""
+"""Every figure and every panel on paper, in every format."""
 
 import json
 from pathlib import Path

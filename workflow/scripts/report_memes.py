@@ -27,21 +27,23 @@ def main(
     blur: bool,
     pictures: Sequence[Path] = (),
 ) -> None:
-    """A run at a time: the answers of no more than one are in memory."""
+    """A run at a time, with all of its milestones: the answers of no more than one are in memory."""
     runs = meme_runs.sources(samples=[*base, *samples], traces=traces, responses=responses, attention=attention)
     assets, tokenizer = pieces.parent, meme_tokens.load(model)
     everything = tables.read_all(data, "data", DATA)
-    counts = {name: meme_answers.counts(of.samples) for name, of in runs.items()}
+    counts = {(*name, at): found for name, of in runs.items() for at, found in meme_answers.counts(of.samples).items()}
     memes = meme_pieces.listed(everything, counts)
     index = meme_pieces.index(memes, everything, counts, meme_answers.looks(attention[:1]))
-    index |= {"runs": meme_runs.described(list(runs)), "images": images, "blur": blur}
+    index |= {"runs": meme_runs.described(list(counts)), "end": meme_runs.end(counts), "images": images, "blur": blur}
     index |= shown_pictures(index["pictures"], images, pictures)
     forget_others(page.parent / "pictures", pictures)
     report_page.copy_assets(pieces, [*meme_page.SHEETS, *meme_page.SCRIPTS])
     report_page.deliver(assets, f"{pieces.name}/index", index)
-    for told, of in progress(zip(index["runs"], runs.values(), strict=True), "memes", len(runs)):
-        for number, piece in meme_pieces.pieces(memes, meme_answers.every(of), tokenizer):
-            report_page.deliver(assets, f"{pieces.name}/{told['key']}/{number}", piece)
+    for name, of in progress(runs.items(), "memes", len(runs)):
+        for at, given in meme_answers.every(of).items():
+            folder = f"{pieces.name}/{meme_runs.key(*name, at)}"
+            for number, piece in meme_pieces.pieces(memes, given, tokenizer):
+                report_page.deliver(assets, f"{folder}/{number}", piece)
     page.write_text(meme_page.page(index, study, pages, images, str(tables.provenance.get("commit", ""))[:12]))
 
 

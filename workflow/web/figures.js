@@ -1,6 +1,8 @@
 /* Draws the figures' panels when they come into view, and again when the filters have changed since.
 
-   A trace's `meta` says of which run it is, a point's `customdata` where it was measured; what says nothing stays.
+   A trace's `meta` says of which run it is, a point's `customdata` where it was measured; what says nothing stays. Many
+   panels are of one milestone alone, the end or where all updates are of one norm: where another one is chosen, they
+   stay as they are and say so.
 */
 "use strict";
 
@@ -12,21 +14,38 @@
   const ofRun = ({ meta }) =>
     !meta || meta.method === "base" || (filters.passes("method", meta.method) && filters.passes("seed", meta.seed));
 
-  const ofPoint = (where) =>
-    !where || (filters.passes("dataset", where[0]) && filters.passes("split", where[1]) && ofFraction(where[2]));
+  const ofSplit = (where) => filters.passes("dataset", where[0]) && filters.passes("split", where[1]);
 
   // Runs start at the base, whatever milestones are chosen.
   const ofFraction = (fraction) => fraction === 0 || filters.passes("milestone", fraction);
 
-  function shownTrace(trace) {
+  // The milestones that a panel shows against the choice, which would leave nothing of it; else none.
+  function keptMilestones(traces) {
+    const measured = traces.filter((trace) => ofRun(trace) && Array.isArray(trace.customdata));
+    const points = measured.flatMap(({ customdata }) => customdata.filter((where) => where && ofSplit(where)));
+    const own = [...new Set(points.map(([, , fraction]) => fraction))];
+    return own.some((fraction) => filters.passes("milestone", fraction)) ? [] : own;
+  }
+
+  function shownTrace(trace, kept) {
     if (!ofRun(trace)) return { ...trace, visible: false };
     if (!Array.isArray(trace.customdata)) return trace;
-    const y = trace.y.map((value, place) => (ofPoint(trace.customdata[place]) ? value : null));
+    const isShown = (where) => !where || (ofSplit(where) && (kept.length > 0 || ofFraction(where[2])));
+    const y = trace.y.map((value, place) => (isShown(trace.customdata[place]) ? value : null));
     return { ...trace, y, connectgaps: true };
   }
 
-  function shownLayout(layout, template) {
-    const annotations = (layout.annotations ?? []).filter(({ name }) => !name || filters.passes("method", name));
+  function told(kept) {
+    if (!kept.length) return [];
+    const own = kept.map((fraction) => Number(fraction.toPrecision(6))).join(", ");
+    const text = `of milestone ${own} alone,<br>not ${[...filters.chosen("milestone")].join(", ")}`;
+    const corner = { xref: "paper", yref: "paper", x: 1, y: 1, xanchor: "right", yanchor: "top" };
+    return [{ ...corner, text, align: "right", showarrow: false, bgcolor: "rgba(255, 255, 255, 0.85)" }];
+  }
+
+  function shownLayout(layout, template, kept) {
+    const own = (layout.annotations ?? []).filter(({ name }) => !name || filters.passes("method", name));
+    const annotations = [...own, ...told(kept)];
     const dragmode = matchMedia("(pointer: coarse)").matches ? false : "zoom";
     return { ...layout, template, annotations, dragmode, autosize: true, width: undefined };
   }
@@ -35,8 +54,9 @@
     const { panel, template, drawn } = panels.get(element);
     if (drawn === filtered) return;
     panels.get(element).drawn = filtered;
-    const layout = shownLayout(panel.layout, template);
-    Plotly.react(element, panel.data.map(shownTrace), layout, { displaylogo: false, responsive: true });
+    const kept = keptMilestones(panel.data);
+    const layout = shownLayout(panel.layout, template, kept);
+    Plotly.react(element, panel.data.map((trace) => shownTrace(trace, kept)), layout, { displaylogo: false, responsive: true });
   }
 
   const observer = new IntersectionObserver(

@@ -27,15 +27,17 @@ loaded("memes/index").then((given) => {
     }, pointed ? 0 : 60);
   }
 
-  // Right, wrong or unanswered at each seed that is shown, method by method.
+  // Right, wrong or unanswered at each seed that is shown, method by method, milestone after milestone.
   function verdicts(meme) {
     const found = new Map();
     for (const run of index.shownRuns()) {
-      const { name } = index.runs[run];
+      const { name, milestone } = index.runs[run];
       const sign = index.bits(run, meme) < 0 ? "–" : index.has(run, meme, "right") ? "✓" : "✗";
-      found.set(name, (found.get(name) ?? "") + sign);
+      const signs = found.get(name) ?? new Map();
+      found.set(name, signs.set(milestone, (signs.get(milestone) ?? "") + sign));
     }
-    return [...found].map(([name, signs]) => element("span", {}, `${name} ${signs}`));
+    const rising = (signs) => [...signs].sort(([one], [other]) => one - other).map(([, at]) => at);
+    return [...found].map(([name, signs]) => element("span", {}, `${name} ${rising(signs).join(" → ")}`));
   }
 
   function row(meme) {

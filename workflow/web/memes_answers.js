@@ -85,8 +85,10 @@ globalThis.answerCard = (() => {
   }
 
   return (index, run, meme, answer, base, shows) => {
-    const { name, seed, colour } = index.runs[run];
-    const card = element("article", { class: "memes-card" }, element("h3", {}, seed === null ? name : `${name}, seed ${seed}`));
+    const { name, seed, milestone, colour } = index.runs[run];
+    const at = run > 0 && filters.get("milestone") ? `at ${milestone}` : "";
+    const title = [name, seed === null ? "" : `seed ${seed}`, at].filter(Boolean).join(", ");
+    const card = element("article", { class: "memes-card" }, element("h3", {}, title));
     card.style.setProperty("--colour", colour);
     if (!answer) card.append(note("Has not answered this meme."));
     else {

@@ -20,10 +20,19 @@ globalThis.memeIndex = (given) => {
     return found > 0 && (found & BITS[name]) > 0;
   }
 
+  // A run stands here once for each of its milestones; where none is chosen, the end is shown.
+  const atMilestone = (run) => (filters.get("milestone") ? filters.passes("milestone", run.milestone) : run.milestone === given.end);
+
   // Runs that the filters show; the base, run 0, always is.
   function shownRuns() {
-    const shown = (run) => filters.passes("method", run.method) && filters.passes("seed", run.seed);
+    const shown = (run) => filters.passes("method", run.method) && filters.passes("seed", run.seed) && atMilestone(run);
     return given.runs.flatMap((run, place) => (place === 0 || shown(run) ? [place] : []));
+  }
+
+  // Not all memes are answered before the end.
+  function answered() {
+    const runs = shownRuns().slice(1);
+    return (meme) => runs.some((run) => bits(run, meme) >= 0);
   }
 
   function seen() {
@@ -37,8 +46,8 @@ globalThis.memeIndex = (given) => {
     if (what === "looked") return (meme) => given.looked[meme] === "1";
     const bit = SHOWS[what];
     if (!bit) return () => true;
-    const ofMethod = (run) => run > 0 && given.runs[run].method === method && filters.passes("seed", given.runs[run].seed);
-    const own = method ? given.runs.flatMap((_, run) => (ofMethod(run) ? [run] : [])) : shownRuns();
+    const ofMethod = (run) => run.method === method && filters.passes("seed", run.seed) && atMilestone(run);
+    const own = method ? given.runs.flatMap((run, place) => (place && ofMethod(run) ? [place] : [])) : shownRuns();
     return (meme) => own.some((run) => bits(run, meme) > 0 && bits(run, meme) & bit);
   }
 
@@ -47,6 +56,7 @@ globalThis.memeIndex = (given) => {
     const words = filters.get("q").toLowerCase().split(/\s+/).filter(Boolean);
     const group = given.groups.indexOf(filters.get("group"));
     const tests = [seen(), shows(filters.get("show"))];
+    if (filters.get("milestone")) tests.push(answered());
     if (filters.get("label")) tests.push((meme) => given.labels[meme] === filters.get("label"));
     if (group >= 0) tests.push((meme) => given.grouped[meme].includes(group));
     if (words.length) tests.push((meme) => words.every((word) => searched[meme].includes(word)));
@@ -75,6 +85,7 @@ globalThis.memeIndex = (given) => {
     key: (meme) => `${splitOf[meme].dataset}/${splitOf[meme].split}/${given.ids[meme]}`,
     // What run `run` answered to `meme`: a promise; null where it did not.
     answer: async (run, meme) => {
+      if (bits(run, meme) < 0) return null;
       const piece = await loaded(`memes/${given.runs[run].key}/${Math.floor(meme / given.piece)}`);
       return piece[meme % given.piece];
     },
