@@ -147,7 +147,7 @@ def job_argument(rule, script, cfg, aside, folders, wildcards, input, output, th
         "study": STUDY.study,
         "digest": digest,
         "code": code,
-        "input": {**named(input), **folders},
+        "input": {**named(input), **brought(folders, input)},
         "output": named(output),
         "wildcards": dict(wildcards),
         "cfg": cfg,
@@ -184,6 +184,13 @@ def named(files):
         name: [placed(path) for path in value] if isinstance(value, list) else placed(value)
         for name, value in files.items()
     }
+
+
+def brought(folders, input):
+    """Those of `folders` whose files are a rule's inputs: a storage brings no others to its job."""
+    there = {placed(path) for path in input}
+    there |= {os.path.dirname(path) for path in there}
+    return {name: paths for name, paths in folders.items() if there.issuperset(paths)}
 
 
 def placed(path):

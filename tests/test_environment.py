@@ -56,6 +56,25 @@ def test_nothing_phones_home(tmp_path, monkeypatch):
     assert [os.environ[name] for name in told] == ["1", "1", "1", "False"]
 
 
+def test_jobs_find_what_pythonpath_held_behind_our_own(tmp_path, monkeypatch):
+    """As the folder of a storage plugin; of two modules of one name ours is first, and that of the user's folder."""
+    restored(monkeypatch)
+    library, here = Path(environment.__file__).parents[1], tmp_path / "here"
+    for folder, names in {"here": ["mine"], "kept": ["mine", "plugin", "memedynamics"]}.items():
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / f"{name}.py").touch()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("PYTHONPATH", f"../kept{os.pathsep}{library}")
+    environment.expose(library, "{}")
+    environment.expose(library, "{}")
+    assert os.environ["PYTHONPATH"].split(os.pathsep) == [str(library), str(here), str(tmp_path / "kept")]
+    code = "import memedynamics, mine, plugin; print(memedynamics.__file__, mine.__file__, plugin.__file__)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    ours = [f"{library}/memedynamics/__init__.py", f"{here}/mine.py", f"{tmp_path}/kept/plugin.py"]
+    assert found.stdout.split() == ours, found.stderr
+
+
 @pytest.mark.parametrize(
     ("study", "there"),
     [

@@ -20,8 +20,9 @@ BITSANDBYTES = re.compile("qlora|8bit|paged|bnb|lion|ademamix")
 def expose(library: Path, study: str) -> None:
     """Let the jobs started from this process find `library`, the user's own modules and this interpreter.
 
-    They run with the hub switched off, and nothing phones home; `prefetch` alone lifts that for itself. `study` is the
-    study file's content: where nothing in it needs bitsandbytes, jobs do not import it.
+    What PYTHONPATH held stays, behind those: a cluster's jobs find the plugin of their storage there. Jobs run with the
+    hub switched off, and nothing phones home; `prefetch` alone lifts that for itself. `study` is the study file's
+    content: where nothing in it needs bitsandbytes, jobs do not import it.
     """
     os.environ["MEMEDYNAMICS_BITSANDBYTES"] = "yes" if BITSANDBYTES.search(study) else "no"
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
@@ -29,7 +30,8 @@ def expose(library: Path, study: str) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # Threads that spin while they wait for each other keep the cores from the jobs beside them, up to tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(library), os.getcwd()])
+    kept = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(library), os.getcwd(), *map(os.path.abspath, kept)]))
     if "slurm-jobstep" in sys.argv:  # Snakemake's own argument for a job that its Slurm executor submitted
         os.environ[lease.ALLOCATED] = os.environ.get("SLURM_JOB_ID", "")
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
