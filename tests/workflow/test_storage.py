@@ -129,6 +129,7 @@ def test_inputs_and_results_are_in_the_bucket_and_nothing_is_left_to_do(stored, 
     assert not leaks(tmp_path, SECRETS)
 
 
+@pytest.mark.long
 def test_a_run_its_scores_an_analysis_and_its_figure_are_made_in_the_bucket(stored, tmp_path):
     folder, call, url, _, around = stored
     root = "results/trained"
