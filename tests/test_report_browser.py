@@ -11,20 +11,15 @@ MEGABYTES_6 = 6_000_000
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    return reported_study.write(tmp_path_factory.mktemp("report") / "results/synthetic")
-
-
-@pytest.fixture(scope="module")
 def browser():
     with chromium() as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def sites(report):
-    with served(report) as address:
-        yield {"disk": f"file://{report}/index.html", "server": f"{address}/index.html"}
+def sites(reported):
+    with served(reported) as address:
+        yield {"disk": f"file://{reported}/index.html", "server": f"{address}/index.html"}
 
 
 def see(page, kind, name):
@@ -61,29 +56,41 @@ def points(page, figure, colour):
     )
 
 
-@pytest.mark.parametrize("where, size", [("disk", WIDE), ("server", NARROW)])
-def test_everything_is_drawn_without_errors_sticks_out_nowhere_and_passes_axe(where, size, sites, browser):
-    with watched(browser, size) as page:
-        page.goto(sites[where])
-        assert page.title().startswith("Summary")
-        see_all(page)
-        assert page.locator(".panel").count() == page.locator(".panel svg.main-svg:first-child").count() > 10
-        assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
-        assert faults(page) == []
-
-
-def test_the_question_and_the_summary_come_first(sites, browser):
+@pytest.fixture(scope="module")
+def drawn(sites, browser):
+    """The page from disk with everything drawn, which takes a while; who uses it leaves the filters alone."""
     with watched(browser, WIDE) as page:
         page.goto(sites["disk"])
-        assert page.locator("h1").inner_text() == "What did SFT, DPO and GRPO each do to this vision-language model?"
-        first = page.locator("main section").first
-        assert (
-            first.locator(".said li").first.inner_text().startswith("On val of memes the base’s answers are right in")
-        )
-        rows = first.locator("table").first.locator("tbody tr")
-        assert rows.count() == 6 and "[" in rows.first.inner_text()
-        titles = page.locator("main section:not(#outcome) h2").all_inner_texts()
-        assert titles == ["Summary", "Accuracy", "KL divergence", "Length", "Data", "Provenance"]
+        see_all(page)
+        yield page
+
+
+def is_whole(page, width):
+    assert page.title().startswith("Summary")
+    assert page.locator(".panel").count() == page.locator(".panel svg.main-svg:first-child").count() > 10
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert faults(page) == []
+
+
+def test_everything_is_drawn_without_errors_sticks_out_nowhere_and_passes_axe(drawn):
+    is_whole(drawn, WIDE["width"])
+
+
+def test_so_it_is_from_a_server_on_a_narrow_screen(sites, browser):
+    with watched(browser, NARROW) as page:
+        page.goto(sites["server"])
+        see_all(page)
+        is_whole(page, NARROW["width"])
+
+
+def test_the_question_and_the_summary_come_first(drawn):
+    assert drawn.locator("h1").inner_text() == "What did SFT, DPO and GRPO each do to this vision-language model?"
+    first = drawn.locator("main section").first
+    assert first.locator(".said li").first.inner_text().startswith("On val of memes the base’s answers are right in")
+    rows = first.locator("table").first.locator("tbody tr")
+    assert rows.count() == 6 and "[" in rows.first.inner_text()
+    titles = drawn.locator("main section:not(#outcome) h2").all_inner_texts()
+    assert titles == ["Summary", "Accuracy", "KL divergence", "Length", "Data", "Provenance"]
 
 
 @pytest.mark.parametrize("where", ["disk", "server"])
@@ -116,7 +123,8 @@ def test_dataset_split_seed_and_milestone_filter_points_and_rows(sites, browser)
         info = page.locator('[data-table="kl"] .dt-info').inner_text()
         assert "filtered from 2,013" in info
         shown = page.evaluate(
-            """[...document.querySelectorAll('[data-figure="kl"] .panel')].flatMap((panel) => panel.data)
+            """[...document.querySelectorAll('[data-figure="kl"] .panel')]
+               .filter((panel) => !panel.textContent.includes("of milestone 1 alone")).flatMap((panel) => panel.data)
                .filter((trace) => trace.visible !== false && trace.customdata && trace.meta?.method)
                .flatMap(({ customdata, y, meta }) =>
                  customdata.filter((_, i) => y[i] !== null).map((at) => [...at, meta.seed]))"""
@@ -125,40 +133,32 @@ def test_dataset_split_seed_and_milestone_filter_points_and_rows(sites, browser)
         assert "milestone=0.5" in page.url and page.locator("#filters-said").inner_text().count(";") == 3
 
 
-def test_tables_are_sorted_searched_and_downloaded(sites, browser, report):
-    with watched(browser, WIDE) as page:
-        page.goto(sites["disk"])
-        see(page, "table", "kl")
-        table = page.locator('[data-table="kl"]')
-        head = table.get_by_role("columnheader", name="value")
-        head.click()
-        place = page.evaluate("(head) => [...head.parentElement.children].indexOf(head)", head.element_handle())
-        column = [float(text) for text in table.locator(f"tbody td:nth-child({place + 1})").all_inner_texts()]
-        assert column == sorted(column) and len(column) == 10
-        table.get_by_role("searchbox").fill("per_token")
-        found = table.locator("tbody td:nth-child(6)").all_inner_texts()
-        assert found and all("per_token" in text for text in found)
-        for link in page.locator("#kl a[download]").all():
-            assert (report / link.get_attribute("href")).is_file()
+def test_tables_are_sorted_searched_and_downloaded(drawn, reported):
+    table = drawn.locator('[data-table="kl"]')
+    head = table.get_by_role("columnheader", name="value")
+    head.click()
+    place = drawn.evaluate("(head) => [...head.parentElement.children].indexOf(head)", head.element_handle())
+    column = [float(text) for text in table.locator(f"tbody td:nth-child({place + 1})").all_inner_texts()]
+    assert column == sorted(column) and len(column) == 10
+    table.get_by_role("searchbox").fill("per_token")
+    found = table.locator("tbody td:nth-child(6)").all_inner_texts()
+    assert found and all("per_token" in text for text in found)
+    for link in drawn.locator("#kl a[download]").all():
+        assert (reported / link.get_attribute("href")).is_file()
 
 
-def test_hostile_texts_are_shown_as_texts(sites, browser):
-    with watched(browser, WIDE) as page:
-        page.goto(sites["disk"])
-        see_all(page)
-        for summary in page.locator("summary").all():
-            summary.click()
-        page.locator('[data-table="accuracy"]').scroll_into_view_if_needed()
-        assert page.title() == "Summary · synthetic"
-        assert page.locator("main img, main script").count() == 0
-        whole = page.locator("main").inner_text()
-        for evil in reported_study.EVIL:
-            assert whole.count(evil) >= 3, evil
-            assert page.locator('[data-table="length"]').get_by_text(evil).count() > 0
-        table = page.locator('[data-table="accuracy"]')
-        assert (
-            table.get_by_text(reported_study.EVIL[0]).count() == table.get_by_text(reported_study.EVIL[1]).count() == 1
-        )
+def test_hostile_texts_are_shown_as_texts(drawn):
+    for summary in drawn.locator("summary").all():
+        summary.click()
+    drawn.locator('[data-table="accuracy"]').scroll_into_view_if_needed()
+    assert drawn.title() == "Summary · synthetic"
+    assert drawn.locator("main img, main script").count() == 0
+    whole = drawn.locator("main").inner_text()
+    for evil in reported_study.EVIL:
+        assert whole.count(evil) >= 3, evil
+        assert drawn.locator('[data-table="length"]').get_by_text(evil).count() > 0
+    table = drawn.locator('[data-table="accuracy"]')
+    assert table.get_by_text(reported_study.EVIL[0]).count() == table.get_by_text(reported_study.EVIL[1]).count() == 1
 
 
 def test_everything_can_be_done_by_keyboard(sites, browser):
@@ -178,13 +178,13 @@ def test_everything_can_be_done_by_keyboard(sites, browser):
         assert page.locator('[data-table="kl"] th[aria-sort]').count() == 1
 
 
-def test_the_page_without_pictures_is_light(report):
-    files = [file for file in report.rglob("*") if file.is_file() and file.parent.name != "tables"]
+def test_the_page_without_pictures_is_light(reported):
+    files = [file for file in reported.rglob("*") if file.is_file() and file.parent.name != "tables"]
     assert sum(file.stat().st_size for file in files) < MEGABYTES_6
 
 
-def test_a_missing_file_is_told_where_its_figure_would_stand(report, browser, tmp_path):
-    shutil.copytree(report, tmp_path / "report")
+def test_a_missing_file_is_told_where_its_figure_would_stand(reported, browser, tmp_path):
+    shutil.copytree(reported, tmp_path / "report")
     (tmp_path / "report/assets/index/figure_kl.js").unlink()
     page = browser.new_page(viewport=WIDE)
     page.goto(f"file://{tmp_path}/report/index.html")
