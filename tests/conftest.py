@@ -23,6 +23,14 @@ def pytest_addoption(parser):
 
 
 @pytest.fixture(scope="session")
+def reported(tmp_path_factory):
+    """The report's folder of the study `reported_study`, below the study's; nothing may be changed there."""
+    import reported_study  # Plotly takes a second to import, which no other test should wait for
+
+    return reported_study.write(tmp_path_factory.mktemp("reported") / "results/synthetic")
+
+
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory, worker_id, pytestconfig):
     """A folder in which the smoke study has run to its end, without a network and with secrets in its environment.
 

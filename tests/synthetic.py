@@ -4,6 +4,7 @@ Policies drift from the base with `fraction`: right answers become likelier, tok
 distributions are explicit (a vocabulary of VOCAB), so every divergence has an independent value: see `distributions`.
 """
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,7 @@ def samples(memes: pl.DataFrame, method: str, seed: int, fraction: float, num_sa
     )
 
 
+@cache  # traces and responses are of the same ones
 def distributions(method: str, seed: int, fraction: float, meme: str, num_tokens: int) -> tuple[np.ndarray, np.ndarray]:
     """π and π0 over the vocabulary at each position of a meme's responses, (num_tokens, VOCAB) each.
 

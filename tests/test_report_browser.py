@@ -11,20 +11,15 @@ MEGABYTES_6 = 6_000_000
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    return reported_study.write(tmp_path_factory.mktemp("report") / "results/synthetic")
-
-
-@pytest.fixture(scope="module")
 def browser():
     with chromium() as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def sites(report):
-    with served(report) as address:
-        yield {"disk": f"file://{report}/index.html", "server": f"{address}/index.html"}
+def sites(reported):
+    with served(reported) as address:
+        yield {"disk": f"file://{reported}/index.html", "server": f"{address}/index.html"}
 
 
 def see(page, kind, name):
@@ -138,7 +133,7 @@ def test_dataset_split_seed_and_milestone_filter_points_and_rows(sites, browser)
         assert "milestone=0.5" in page.url and page.locator("#filters-said").inner_text().count(";") == 3
 
 
-def test_tables_are_sorted_searched_and_downloaded(drawn, report):
+def test_tables_are_sorted_searched_and_downloaded(drawn, reported):
     table = drawn.locator('[data-table="kl"]')
     head = table.get_by_role("columnheader", name="value")
     head.click()
@@ -149,7 +144,7 @@ def test_tables_are_sorted_searched_and_downloaded(drawn, report):
     found = table.locator("tbody td:nth-child(6)").all_inner_texts()
     assert found and all("per_token" in text for text in found)
     for link in drawn.locator("#kl a[download]").all():
-        assert (report / link.get_attribute("href")).is_file()
+        assert (reported / link.get_attribute("href")).is_file()
 
 
 def test_hostile_texts_are_shown_as_texts(drawn):
@@ -183,13 +178,13 @@ def test_everything_can_be_done_by_keyboard(sites, browser):
         assert page.locator('[data-table="kl"] th[aria-sort]').count() == 1
 
 
-def test_the_page_without_pictures_is_light(report):
-    files = [file for file in report.rglob("*") if file.is_file() and file.parent.name != "tables"]
+def test_the_page_without_pictures_is_light(reported):
+    files = [file for file in reported.rglob("*") if file.is_file() and file.parent.name != "tables"]
     assert sum(file.stat().st_size for file in files) < MEGABYTES_6
 
 
-def test_a_missing_file_is_told_where_its_figure_would_stand(report, browser, tmp_path):
-    shutil.copytree(report, tmp_path / "report")
+def test_a_missing_file_is_told_where_its_figure_would_stand(reported, browser, tmp_path):
+    shutil.copytree(reported, tmp_path / "report")
     (tmp_path / "report/assets/index/figure_kl.js").unlink()
     page = browser.new_page(viewport=WIDE)
     page.goto(f"file://{tmp_path}/report/index.html")

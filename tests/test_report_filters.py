@@ -1,6 +1,7 @@
 """The report's filters act on figures and tables alike, and hide nothing that they do not speak of."""
 
 import json
+import shutil
 
 import polars as pl
 import pytest
@@ -32,9 +33,9 @@ def spectrum():
 
 
 @pytest.fixture(scope="module")
-def page_file(tmp_path_factory):
+def page_file(reported, tmp_path_factory):
     folder = tmp_path_factory.mktemp("filters") / "results/synthetic"
-    reported_study.write(folder)
+    shutil.copytree(reported.parent, folder)
     with pytest.MonkeyPatch.context() as patched:
         patched.setitem(tables.provenance, "study", "synthetic")
         table = folder / "analyses/spectrum.parquet"

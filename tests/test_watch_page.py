@@ -1,52 +1,43 @@
 """The live view in a browser: what it shows, how it follows, and that hostile text stays text."""
 
-import os
 import shutil
 import threading
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 import watched_study
+from browser import chromium, faults
 from memedynamics import watch_processes
 from memedynamics.watch_server import Server
 from memedynamics.watch_state import state
 from watched_study import HOSTILE, METHOD, STAGES, put
 
 WEB = Path(__file__).parents[1] / "workflow/web"
-CHROMIUM = shutil.which("chromium")
-if not os.environ.get("CI"):
-    pytest.importorskip("playwright")
-    pytest.importorskip("axe_playwright_python")
-    if CHROMIUM is None:
-        pytest.skip("needs chromium", allow_module_level=True)
-
-from axe_playwright_python.sync_playwright import Axe  # noqa: E402
-from playwright.sync_api import expect, sync_playwright  # noqa: E402
-
 SIZES = {"wide": {"width": 1280, "height": 900}, "narrow": {"width": 390, "height": 844}}
 SOON = 8000  # ms
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with chromium() as found:
+        yield found
 
 
-@pytest.fixture
-def study(tmp_path, monkeypatch):
-    # The process that has the study is this one, which is younger than the study.
-    monkeypatch.setattr(watch_processes, "SLACK", 3600.0)
-    return watched_study.write(tmp_path, time.time())
+@pytest.fixture(scope="module", autouse=True)
+def this_process_has_the_study():
+    """It is younger than the study."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(watch_processes, "SLACK", 3600.0)
+        yield
 
 
-@pytest.fixture
-def server(study):
+@contextmanager
+def serving(study):
     with Server(partial(state, study, study.parents[1], STAGES), WEB) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -55,8 +46,8 @@ def server(study):
         thread.join()
 
 
-@pytest.fixture
-def opened(server, browser):
+@contextmanager
+def opening(server, browser):
     """Opens the page; what its console and its requests were is checked at the end."""
     said, asked, address = [], [], f"http://127.0.0.1:{server.server_port}/"
     contexts = []
@@ -79,8 +70,39 @@ def opened(server, browser):
     assert [url for url in asked if not url.startswith((address, "data:"))] == []
 
 
-def test_it_shows_the_study(opened):
-    page = opened()
+@pytest.fixture(scope="module")
+def opened_still(browser, tmp_path_factory):
+    """Opens the page of a study in which nothing happens."""
+    study = watched_study.write(tmp_path_factory.mktemp("still"), time.time())
+    with serving(study) as server, opening(server, browser) as open_page:
+        yield open_page
+
+
+@pytest.fixture(scope="module")
+def still(opened_still):
+    """Its page on a wide screen, which is left as it is."""
+    return opened_still()
+
+
+@pytest.fixture
+def study(tmp_path):
+    return watched_study.write(tmp_path, time.time())
+
+
+@pytest.fixture
+def server(study):
+    with serving(study) as server:
+        yield server
+
+
+@pytest.fixture
+def opened(server, browser):
+    with opening(server, browser) as open_page:
+        yield open_page
+
+
+def test_it_shows_the_study(still):
+    page = still
     assert page.title() == "demo: running"
     assert page.locator("#how").inner_text() == "running"
     stages = [row.inner_text().split() for row in page.locator("#stages tbody tr").all()]
@@ -97,13 +119,11 @@ def test_it_shows_the_study(opened):
     assert label == "loss by step; last values: SFT, seed 1 1.05; GRPO, seed 1 0.1"
 
 
-def test_hostile_text_is_text(opened):
-    page = opened()
-    assert f"score (method={METHOD}, seed=1): failed 2 times, tried again once; given up" in page.inner_text(
-        "#failures"
-    )
-    assert page.inner_text("#failures pre").splitlines()[-2:] == [HOSTILE, "error: odd batch"]
-    assert page.locator("main script, main img").count() == 0
+def test_hostile_text_is_text(still):
+    failures = still.inner_text("#failures")
+    assert f"score (method={METHOD}, seed=1): failed 2 times, tried again once; given up" in failures
+    assert still.inner_text("#failures pre").splitlines()[-2:] == [HOSTILE, "error: odd batch"]
+    assert still.locator("main script, main img").count() == 0
 
 
 def test_hostile_names_of_runs_are_text(study, opened):
@@ -151,11 +171,10 @@ def test_without_news_it_says_so_and_asks_again(server, browser, monkeypatch):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_no_sideways_scrolling_and_no_violation_of_axe(size, opened):
-    page = opened(size)
+def test_no_sideways_scrolling_and_no_violation_of_axe(size, still, opened_still):
+    page = still if size == "wide" else opened_still(size)
     assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"]
-    found = Axe().run(page).response["violations"]
-    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found] == []
+    assert faults(page) == []
 
 
 def test_by_keyboard_alone(opened):
