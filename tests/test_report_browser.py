@@ -124,7 +124,7 @@ def test_dataset_split_seed_and_milestone_filter_points_and_rows(sites, browser)
         assert "filtered from 2,013" in info
         shown = page.evaluate(
             """[...document.querySelectorAll('[data-figure="kl"] .panel')]
-               .filter((panel) => !panel.textContent.includes("of milestone 1 alone")).flatMap((panel) => panel.data)
+               .filter((panel) => !panel.textContent.includes("Of milestone 1 alone")).flatMap((panel) => panel.data)
                .filter((trace) => trace.visible !== false && trace.customdata && trace.meta?.method)
                .flatMap(({ customdata, y, meta }) =>
                  customdata.filter((_, i) => y[i] !== null).map((at) => [...at, meta.seed]))"""

@@ -35,19 +35,20 @@
     return { ...trace, y, connectgaps: true };
   }
 
-  function told(kept) {
-    if (!kept.length) return [];
+  // Said below the panel, which gets lower; a panel's own title is a note in it.
+  function told(kept, margin) {
+    if (!kept.length) return {};
     const own = kept.map((fraction) => Number(fraction.toPrecision(6))).join(", ");
-    const text = `of milestone ${own} alone,<br>not ${[...filters.chosen("milestone")].join(", ")}`;
-    const corner = { xref: "paper", yref: "paper", x: 1, y: 1, xanchor: "right", yanchor: "top" };
-    return [{ ...corner, text, align: "right", showarrow: false, bgcolor: "rgba(255, 255, 255, 0.85)" }];
+    const text = `Of milestone ${own} alone, not ${[...filters.chosen("milestone")].join(", ")}`;
+    const corner = { xref: "container", yref: "container", x: 1, y: 0, xanchor: "right", yanchor: "bottom" };
+    const title = { ...corner, text, pad: { r: 12, b: 4 }, font: { size: 11 } };
+    return { title, margin: { ...margin, b: margin.b + 18 } };
   }
 
   function shownLayout(layout, template, kept) {
-    const own = (layout.annotations ?? []).filter(({ name }) => !name || filters.passes("method", name));
-    const annotations = [...own, ...told(kept)];
+    const annotations = (layout.annotations ?? []).filter(({ name }) => !name || filters.passes("method", name));
     const dragmode = matchMedia("(pointer: coarse)").matches ? false : "zoom";
-    return { ...layout, template, annotations, dragmode, autosize: true, width: undefined };
+    return { ...layout, ...told(kept, layout.margin), template, annotations, dragmode, autosize: true, width: undefined };
   }
 
   function draw(element) {
