@@ -48,10 +48,15 @@ def planned(folder, *arguments, **options):
     return Counter({rule: int(count) for rule, count in rows if rule not in aggregates})
 
 
-def told(folder, rule, holding="", **options):
-    """The JSON argument of the first job of `rule` in a dry run whose command holds the text `holding`."""
+def told(folder, rule, *holding, **options):
+    """The JSON argument of the first job of `rule` in a dry run whose command holds the texts `holding`.
+
+    A dry run lists jobs in no order.
+    """
     text = snakemake(folder, "--dry-run", "--printshellcmds", "--forceall", **options).stdout
-    commands = [line for line in text.splitlines() if f"scripts/{rule}.py" in line and holding in line]
+    commands = [
+        line for line in text.splitlines() if f"scripts/{rule}.py" in line and all(part in line for part in holding)
+    ]
     return json.loads(re.search(r"'({.*})'", commands[0]).group(1))
 
 

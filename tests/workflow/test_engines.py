@@ -125,7 +125,8 @@ def drawn(project, proxy):
     Its rows, its argument, what both tries said, the finished batches' names, and what was asked before and after.
     """
     few = {"num_samples": 2, "batch_size": 2, "engine": "openai", "server": of_server(proxy, project)}
-    argument = told(project, "sample_base", '"dataset": "pictograms_ood"', config=study(project, "server.yaml", **few))
+    config = study(project, "server.yaml", **few)
+    argument = told(project, "sample_base", '"dataset": "pictograms_ood"', '"1-of-2"', config=config)
     proxy.faults = [429, "drop", 500]
     killed = start(project, argument)
     while not (kept := parts(project, argument)):
