@@ -50,13 +50,13 @@ check: setup
 
 test: check storage
 	snakemake --cores 1 --quiet rules host -- llamafactory_env
-	pytest -n 2 --durations 20 -m "not workflow"
+	pytest -n 2 --durations 20 -m "not workflow and not long"
 	pytest -n 2 --durations 40 --dist loadfile --no-loadscope-reorder -m "workflow and not long" tests/workflow tests/faults
 
 # Some hours: the smoke study through a real Slurm (as root, with Debian's slurm-wlm and munge), studies of all kinds of
 # runs, and one that is killed at thirty moments.
 long: setup
-	pytest -m long --on-slurm tests/workflow
+	pytest -m long --on-slurm tests
 	pytest --kills 30 tests/faults/test_kills.py
 
 # Pin every dependency, direct or not, each in a fresh environment; the conda twins hold the same pins.

@@ -467,6 +467,7 @@ def parent(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "milestones"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reference", ["base", "parent"])
 def test_a_chain_with_dora_is_trls(
     reference: str, parent: Path, study: Path, environment: Path, tmp_path: Path
@@ -535,6 +536,7 @@ def test_token_ids_it_feeds_are_those_of_sampling(kind: str, study: Path, runs: 
         assert labels == [-100] * len(prompt) + response
 
 
+@pytest.mark.long
 def test_what_other_packages_do_is_done_there_too(
     study: Path, environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -553,6 +555,7 @@ def test_what_other_packages_do_is_done_there_too(
     assert list((beside / "tensorboard").glob("events.out.tfevents.*"))
 
 
+@pytest.mark.long
 def test_a_stopped_run_ends_like_an_uninterrupted_one(
     study: Path, environment: Path, runs: dict[str, dict[str, Path]], tmp_path: Path
 ) -> None:
