@@ -1,4 +1,4 @@
-"""Runs of every sort in one study, each a line of configuration: trained here; `long`: measured by all analyses."""
+"""Runs of every sort in one study, each a line of configuration: trained, then measured by all analyses; `make long`."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import yaml
 
 from smoke_study import copy_tree, llamafactory_made_here, planned, snakemake, stand_everywhere
 
-pytestmark = [pytest.mark.workflow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.workflow, pytest.mark.long, pytest.mark.timeout(2400)]
 
 STUDY = "tests/workflow/breadth.yaml"
 ROOT = "results/breadth"
@@ -52,12 +52,10 @@ def record(folder, method):
     return json.loads((folder / ROOT / f"runs/{method}/seed1/run.json").read_text())
 
 
-@pytest.mark.long
 def test_every_run_stands_in_every_analysis(breadth, methods):
     stand_everywhere(breadth / ROOT, methods)
 
 
-@pytest.mark.long
 def test_nothing_is_left_to_do(breadth):
     assert not planned(breadth, config=STUDY)
 
@@ -66,7 +64,6 @@ def test_runs_begin_where_they_say(trained):
     assert [record(trained, name)["starts_at"] for name in ("sft", "sft-dpo", "dpo-judge")] == ["base", "sft", "own"]
 
 
-@pytest.mark.long
 def test_runs_are_measured_where_they_begin(breadth):
     # Away from the base, each response by itself: KL of whole responses, not of their spans or against another run.
     kl = responses_kl(breadth)
@@ -80,7 +77,6 @@ def test_runs_are_measured_where_they_begin(breadth):
     assert both["value"].to_list() == pytest.approx(both["value_right"].to_list(), rel=1e-4)
 
 
-@pytest.mark.long
 def test_a_chained_run_is_measured_against_base_and_parent(breadth):
     found = table(breadth, "kl").filter(pl.col("method") == "sft-dpo")
     assert set(found["reference"]) == {"base", "sft"}
@@ -92,7 +88,6 @@ def test_kinds_of_weights(trained):
     assert kinds == {"gspo-reward": "adapter", "dpo-judge": "adapter", "ties": "full"}
 
 
-@pytest.mark.long
 def test_prefix_tuning_has_no_spectrum_and_says_so(breadth):
     reason = table(breadth, "spectrum").filter(pl.col("method") == "dpo-judge")["missing"].drop_nulls()
     assert len(reason)
@@ -120,7 +115,6 @@ def test_the_reward_model_graded_and_the_judge_chose(trained):
     assert "agreement" in set(table(trained, "judgement")["statistic"])
 
 
-@pytest.mark.long
 def test_the_path_of_merges_ends_at_the_runs(breadth):
     """At t = 0 and 1 it is the two runs, as the analyses of the runs themselves measure them on the same memes."""
     found = table(breadth, "merge_path")
@@ -136,7 +130,6 @@ def test_the_path_of_merges_ends_at_the_runs(breadth):
     assert kl.filter(method="sft-dpo")["value"].item() > 1.5 * kl.filter(method="sft")["value"].item()
 
 
-@pytest.mark.long
 def test_an_exported_run_is_checked_and_described(breadth):
     folder = f"{ROOT}/exports/gspo-reward/seed1"
     snakemake(breadth, "--cores", "1", folder, config=STUDY)
@@ -155,7 +148,6 @@ def test_an_exported_run_is_checked_and_described(breadth):
     assert (breadth / folder / "model.safetensors").exists() or list((breadth / folder).glob("model-*.safetensors"))
 
 
-@pytest.mark.long
 def test_what_a_change_retrains(breadth, tmp_path):
     """A parent retrains its children and merges; LLaMA-Factory's run follows its own arguments, not its environment."""
     copied = tmp_path / "project"

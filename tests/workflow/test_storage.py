@@ -149,6 +149,7 @@ def test_a_run_its_scores_an_analysis_and_its_figure_are_made_in_the_bucket(stor
     assert not leaks(tmp_path, SECRETS)
 
 
+@pytest.mark.long
 def test_a_job_on_slurm_finds_the_plugin_where_pythonpath_has_it(stored, tmp_path):
     """The Snakemake that Slurm starts for it, which fetches its inputs and stores its outputs."""
     if not one_node_slurm.available():
