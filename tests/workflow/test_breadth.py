@@ -1,4 +1,4 @@
-"""Runs of every sort in one study, each a line of configuration: trained, then measured by all analyses; `make long`."""
+"""Runs of every sort in one study, each a line of configuration, and what all analyses say of them: `make long`."""
 
 import json
 import shutil
