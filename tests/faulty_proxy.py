@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.error import HTTPError
@@ -18,9 +19,17 @@ class Proxy:
 
     def __init__(self, answer: Callable[[str, bytes | None], tuple[int, bytes]]) -> None:
         self.faults, self.asked, self.headers, self.answer = [], [], [], answer
+        self.under_way = set()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def settle(self, quiet: float = 0.5) -> None:
+        """Wait until nothing has been under way for that many seconds: a client that died leaves requests behind."""
+        since = time.monotonic()
+        while time.monotonic() - since < quiet:
+            time.sleep(0.02)
+            since = time.monotonic() if self.under_way else since
 
     def close(self) -> None:
         """Stop listening."""
@@ -32,7 +41,11 @@ class Proxy:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                self._serve(self.rfile.read(int(self.headers["Content-Length"])))
+                proxy.under_way.add(self)
+                try:
+                    self._serve(self.rfile.read(int(self.headers["Content-Length"])))
+                finally:
+                    proxy.under_way.discard(self)
 
             def do_GET(self) -> None:
                 self._serve(None)

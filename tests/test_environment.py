@@ -45,7 +45,7 @@ def restored(monkeypatch):
     """Everything that `expose` sets is as before when the test ends."""
     names = ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "TOKENIZERS_PARALLELISM", "PYTHONPATH", "PATH")
     more = ("MEMEDYNAMICS_BITSANDBYTES", "DO_NOT_TRACK", "GRADIO_ANALYTICS_ENABLED", "OMP_WAIT_POLICY")
-    for name in (*names, *more):
+    for name in (*names, *more, *environment.MALLOC):
         monkeypatch.setenv(name, "")
 
 

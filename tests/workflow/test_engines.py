@@ -136,6 +136,7 @@ def drawn(project, proxy):
     said = killed.stdout.read().decode()
     killed.wait()
     kept |= parts(project, argument)
+    proxy.settle()
     before_kill = len(proxy.asked)
     rerun = start(project, argument)
     said += rerun.communicate(timeout=300)[0].decode()

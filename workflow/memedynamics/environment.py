@@ -13,6 +13,9 @@ from memedynamics import lease
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "polars", "pyarrow")
 
 
+# glibc's malloc keeps what a step of training freed for the next one: given back, it comes again page by page, zeroed
+# (benchmarks/malloc.py). Blocks above 32 MiB, as of large models, are returned all the same.
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": 32 << 20, "MALLOC_TRIM_THRESHOLD_": 4 << 30, "MALLOC_TOP_PAD_": 64 << 20}
 # What in a study file needs bitsandbytes: QLoRA, and optimisers named adamw_bnb_8bit, paged_adamw_32bit, ademamix, …
 BITSANDBYTES = re.compile("qlora|8bit|paged|bnb|lion|ademamix")
 
@@ -30,6 +33,8 @@ def expose(library: Path, study: str) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # Threads that spin while they wait for each other keep the cores from the jobs beside them, up to tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    for name, size in MALLOC.items():
+        os.environ.setdefault(name, str(size))
     kept = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(library), os.getcwd(), *map(os.path.abspath, kept)]))
     if "slurm-jobstep" in sys.argv:  # Snakemake's own argument for a job that its Slurm executor submitted
