@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from analysed_study import script
-from memedynamics import images, tables
+from memedynamics import images, schemas, tables
 from memedynamics.keys import MEME
 from memedynamics.report_page import Page
 from memedynamics.sections import Report
@@ -171,7 +171,7 @@ def responses(rows: pl.DataFrame, kind: str, fraction: float, rng: np.random.Gen
 def looks(memes: Sequence[pl.DataFrame], fractions: Sequence[float], rng: np.random.Generator) -> pl.DataFrame:
     """Attention of LOOKED memes of each split in two layers at `fractions`, in schema `extract_attention`."""
     some = pl.concat([frame.head(LOOKED).select("study", *MEME) for frame in memes])
-    columns = tables.SCHEMAS["extract_attention"].names
+    columns = schemas.SCHEMAS["extract_attention"].names
     grid = pl.DataFrame({"layer": [0, 0, 1, 1], "head": ["mean", "max"] * 2})
     grid = pl.DataFrame({"fraction": map(float, fractions)}).join(grid, how="cross")
     rows = some.join(grid, how="cross").with_columns(

@@ -9,7 +9,7 @@ import yaml
 
 import analysed_study
 from analysed_study import script
-from memedynamics import report_page, study, tables
+from memedynamics import report_page, schemas, study, tables
 
 EVIL = ("<script>document.title='owned'</script>", '"><img src=x onerror="document.title=\'owned\'">')
 NAMES = ("accuracy", "kl", "summary", "length")
@@ -69,9 +69,9 @@ def _hostile(path: Path, name: str) -> None:
 
 def _user_s_own(folder: Path) -> None:
     """An analysis that a user added, with a figure that is not made of panels."""
-    tables.SCHEMAS["length"] = tables.analysis_schema(tables.field("kind", tables.CATEGORY, EVIL[0], EVIL[1]))
+    schemas.SCHEMAS["length"] = schemas.analysis_schema(schemas.field("kind", schemas.CATEGORY, EVIL[0], EVIL[1]))
     frame = tables.read(folder / "analyses/kl.parquet", "kl").head(30)
-    frame = frame.select(set(frame.columns) & set(tables.analysis_schema().names)).with_columns(kind=pl.lit(EVIL[0]))
+    frame = frame.select(set(frame.columns) & set(schemas.analysis_schema().names)).with_columns(kind=pl.lit(EVIL[0]))
     tables.write(frame.with_columns(kind=pl.Series([*EVIL] * 15)), folder / "analyses/length.parquet", "length")
     drawing = {"data": [{"type": "pie", "values": [1, 2], "labels": list(EVIL)}], "layout": {"height": 300}}
     (folder / "figures/length.json").write_text(json.dumps(drawing))

@@ -19,7 +19,8 @@ def tree(tmp_path):
     (library / "a.py").write_text("from memedynamics import b, tables\n\ndef f(x):\n    return b.g(x)\n")
     (library / "b.py").write_text('def g(x):\n    """Double."""\n    return 2 * x\n')
     (library / "c.py").write_text("def h(x):\n    return x\n")
-    (library / "tables.py").write_text('SCHEMAS: dict = {"kl": 1, "accuracy": 2}\nSCHEMAS["late"] = 3\n')
+    (library / "tables.py").write_text("from memedynamics.schemas import SCHEMAS\n")
+    (library / "schemas.py").write_text('SCHEMAS: dict = {"kl": 1, "accuracy": 2}\nSCHEMAS["late"] = 3\n')
     script = tmp_path / "script.py"
     script.write_text('from memedynamics.a import f\nfrom memedynamics import tables\ntables.read(f(1), "kl")\n')
     return library, script
@@ -47,9 +48,9 @@ def fresh(tree):
         ("b.py", '"""Double."""', '"""Twice as much."""'),
         ("b.py", "return 2 * x", "return (2*x)"),
         ("c.py", "return x", "return x + 1"),
-        ("tables.py", '"accuracy": 2', '"accuracy": 5'),
-        ("tables.py", '"accuracy": 2', '"accuracy": 2, "new": 7'),
-        ("tables.py", '["late"] = 3', '["late"] = 4'),
+        ("schemas.py", '"accuracy": 2', '"accuracy": 5'),
+        ("schemas.py", '"accuracy": 2', '"accuracy": 2, "new": 7'),
+        ("schemas.py", '["late"] = 3', '["late"] = 4'),
     ],
 )
 def test_what_does_not_count(tree, file, old, new):
@@ -63,7 +64,7 @@ def test_what_does_not_count(tree, file, old, new):
     [
         ("b.py", "2 * x", "3 * x"),
         ("a.py", "b.g(x)", "b.g(x + 1)"),
-        ("tables.py", '"kl": 1', '"kl": 9'),
+        ("schemas.py", '"kl": 1', '"kl": 9'),
         ("__init__.py", '"""Package."""', "SEED = 1"),
     ],
 )

@@ -6,7 +6,7 @@ import math
 import polars as pl
 import pytest
 
-from memedynamics import gather, tables
+from memedynamics import gather, schemas, tables
 from memedynamics.errors import InputError
 
 COLUMNS = ["id", "logp", "p_hateful"]
@@ -18,7 +18,7 @@ def responses(**changed):
         "sample": 0, "logp": -1.0, "ref_logp": -1.0, "kl_forward": 0.0, "kl_reverse": 0.0, "p_hateful": 0.5,
         "label_mass": 1.0, "ref_p_hateful": 0.5, "forced": False, "num_tokens": 3,
     }  # fmt: skip
-    optional = {f.name: None for f in tables.SCHEMAS["responses"] if f.nullable}
+    optional = {f.name: None for f in schemas.SCHEMAS["responses"] if f.nullable}
     return pl.DataFrame([row | optional | changed])
 
 

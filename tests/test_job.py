@@ -130,13 +130,13 @@ def test_what_a_job_writes_is_as_the_umask_says(launch, tmp_path, umask, mode):
 import numpy as np
 import pyarrow as pa
 from safetensors.numpy import save_file
-from memedynamics import tables
+from memedynamics import schemas, tables
 
 def main(table: Path) -> None:
     table.mkdir()
     save_file({"w": np.zeros(1)}, table / "adapter_model.safetensors")
     (table / "model.safetensors").symlink_to("../theirs.safetensors")
-    tables.SCHEMAS["t"] = pa.schema([tables.field("x", pa.int64(), "a number")])
+    schemas.SCHEMAS["t"] = pa.schema([schemas.field("x", pa.int64(), "a number")])
     tables.write(pa.table({"x": [1]}), table / "t.parquet", "t")
     (table / "run.json").write_text("{}")
 """

@@ -1,9 +1,10 @@
 """Tables on the page: what is told once, what is cut, how numbers stand; the files hold everything."""
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
-from memedynamics import report_tables, tables
+from memedynamics import report_tables, schemas, tables
 
 ENDS = "of milestones the runs’ ends alone"
 
@@ -31,7 +32,7 @@ def frame():
 
 @pytest.fixture(autouse=True)
 def schema(monkeypatch):
-    monkeypatch.setitem(tables.SCHEMAS, "length", tables.analysis_schema())
+    monkeypatch.setitem(schemas.SCHEMAS, "length", schemas.analysis_schema())
 
 
 def test_columns_that_say_the_same_in_all_rows_are_told_once(frame):
@@ -64,9 +65,9 @@ def test_a_large_table_without_details_is_shown_at_the_runs_ends(frame, monkeypa
 
 def test_details_are_cut_first_then_comparisons_and_milestones_last(frame, monkeypatch):
     """Twelve rows; eight of all modules, four without a layer, two that compare nothing, one at the end."""
-    keys = [tables.field("module", tables.CATEGORY, ""), tables.field("layer", tables.pa.int16(), "", null=True)]
-    versus = tables.field("versus", tables.CATEGORY, "", null=True)
-    monkeypatch.setitem(tables.SCHEMAS, "length", tables.analysis_schema(*keys, versus))
+    keys = [schemas.field("module", schemas.CATEGORY, ""), schemas.field("layer", pa.int16(), "", null=True)]
+    versus = schemas.field("versus", schemas.CATEGORY, "", null=True)
+    monkeypatch.setitem(schemas.SCHEMAS, "length", schemas.analysis_schema(*keys, versus))
     rows = [
         ("all", None, None),
         ("all", None, "dpo"),
@@ -97,5 +98,5 @@ def test_the_files_hold_all_of_it(frame, tmp_path):
     report_tables.download(tmp_path / "length.parquet", "length", tmp_path / "out")
     assert (tmp_path / "out/length.parquet").read_bytes() == (tmp_path / "length.parquet").read_bytes()
     again = pl.read_csv(tmp_path / "out/length.csv")
-    assert again.columns == tables.SCHEMAS["length"].names
+    assert again.columns == schemas.SCHEMAS["length"].names
     assert again["value"].to_list() == frame["value"].to_list()

@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from memedynamics import claims, tables
+from memedynamics import claims, schemas, tables
 from memedynamics.definitions import KNOWN
 from memedynamics.questions import BETTER
 from memedynamics.sentences import OWN, sentences
@@ -14,7 +14,7 @@ HOME = {"study": "s", "step": 9, "reference": "base", "dataset": "memes", "split
 
 def table(name, rows):
     """`rows` as a table of the analysis `name`: common keys as HOME has them, all others empty."""
-    fields = tables.SCHEMAS[name]
+    fields = schemas.SCHEMAS[name]
     empty = dict.fromkeys(fields.names) | HOME | {"method": "base", "n": 40, "unit": "1"}
     return pl.from_arrow(tables.conform(pl.DataFrame([empty | row for row in rows], infer_schema_length=None), name))
 
@@ -291,7 +291,7 @@ def test_the_summary_knows_how_few_captions_memes_have(items, claim):
 @pytest.mark.parametrize("name", sorted(OWN))
 def test_a_table_without_values_says_why(name):
     row = {**EMPTY, "method": "sft", "seed": 1, "statistic": "x", "missing": "it was <lost>"}
-    keys = {f.name: "x" for f in tables.SCHEMAS[name] if not f.nullable and f.name not in (*HOME, *row, "n", "unit")}
+    keys = {f.name: "x" for f in schemas.SCHEMAS[name] if not f.nullable and f.name not in (*HOME, *row, "n", "unit")}
     keys |= {"t": 0.5} if "t" in keys else {}
     frame = strings(table(name, [{**keys, **row}]))
     assert sentences(name, frame) and sentences(name, frame.clear())

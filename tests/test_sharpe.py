@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from analysed_study import script
-from memedynamics import gather, sharpe, signal_noise, tables
+from memedynamics import gather, schemas, sharpe, signal_noise, tables
 from memedynamics.errors import InputError
 from memedynamics.figure_sharpe import figure_sharpe
 from memedynamics.moments import SIZE
@@ -249,7 +249,7 @@ def run_tables(memes, method, fractions, rng) -> tuple[pl.DataFrame, pl.DataFram
                 signals.append(row | {"parameters": 9, "mean_sq": 40.0, "var": 500.0, "ratio": 0.08, "varying": 9})
                 signals[-1] |= {name: [0.02, 0.05, 0.04] for name in ("snr_without", "gsnr_without")}
         extracts.append(rows)
-    empty = tables.SCHEMAS["extract_signal"].empty_table().drop(["study"])
+    empty = schemas.SCHEMAS["extract_signal"].empty_table().drop(["study"])
     return pl.concat(extracts), pl.DataFrame(signals) if signals else empty
 
 

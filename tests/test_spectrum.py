@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from memedynamics import spectrum, spectrum_norms, spectrum_overlaps, tables
+from memedynamics import schemas, spectrum, spectrum_norms, spectrum_overlaps
 from memedynamics.figure_spectrum import figure_spectrum
 from memedynamics.figures import COLOURS
 
@@ -27,7 +27,7 @@ MODULES = [("layers.0.q_proj", 0, "q_proj"), ("layers.0.up_proj", 0, "up_proj"),
 
 def module_row(norm: float, directions: float | None) -> dict:
     """Measures of one module: its size, and every shape equal to `directions`."""
-    measured = dict.fromkeys(tables.SCHEMAS["extract_spectrum"].names[7:], 0.5)
+    measured = dict.fromkeys(schemas.SCHEMAS["extract_spectrum"].names[7:], 0.5)
     shapes = dict.fromkeys(("stable_rank", "effective_rank", "participation_ratio", "k90"), directions)
     sizes = {"frobenius": 10 * norm, "relative_frobenius": norm, "relative_spectral": norm}
     values = [] if directions is None else [8 * norm, 6 * norm]

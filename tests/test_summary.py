@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from memedynamics import claims, questions, summary, tables
+from memedynamics import claims, questions, schemas, summary, tables
 from memedynamics.cells import TABLE, pick
 from memedynamics.figure_summary import figure_summary
 from memedynamics.questions import BETTER, FEWER, GAP, LEANS, NOISE, PREDICTS, SURER
@@ -163,7 +163,7 @@ def test_a_question_is_asked_of_the_first_method_of_a_kind():
 
 def test_every_cell_names_columns_of_its_analysis():
     for cell in TABLE.values():
-        assert set(cell.keys) <= set(tables.SCHEMAS[cell.analysis].names)
+        assert set(cell.keys) <= set(schemas.SCHEMAS[cell.analysis].names)
         assert pick({}, cell, "memes").is_empty()
 
 

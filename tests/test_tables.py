@@ -3,7 +3,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from memedynamics import tables
+from memedynamics import schemas, tables
 from memedynamics.errors import InputError
 
 ROWS = pl.DataFrame({"step": [1, 2], "metric": ["loss", "loss"], "value": [0.5, 0.25]})
@@ -38,7 +38,7 @@ def test_a_table_of_another_study_is_refused_in_a_job_alone(tmp_path, monkeypatc
 
 
 def test_every_field_is_described():
-    for name, schema in tables.SCHEMAS.items():
+    for name, schema in schemas.SCHEMAS.items():
         for field in schema:
             assert field.metadata[b"description"], f"{name}.{field.name}"
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 import watched_study
-from memedynamics import lock, watch_curves, watch_eta, watch_failures, watch_jobs, watch_processes
+from memedynamics import living, lock, watch_curves, watch_eta, watch_failures, watch_jobs
 from memedynamics.watch_stages import stages
 from memedynamics.watch_state import state
 from watched_study import HOSTILE, METHOD, STAGES, put
@@ -27,7 +27,7 @@ def now():
 @pytest.fixture
 def study(tmp_path, now, monkeypatch):
     # The process that has the study is this one, which is younger than the study.
-    monkeypatch.setattr(watch_processes, "SLACK", 3600.0)
+    monkeypatch.setattr(living, "SLACK", 3600.0)
     return watched_study.write(tmp_path, now)
 
 
@@ -143,7 +143,7 @@ def test_what_a_study_is_doing(study, now):
 
 
 def test_a_process_that_got_the_number_of_an_ended_one_is_another(study, now):
-    before = psutil.Process().create_time() - watch_processes.SLACK - 60  # this process began
+    before = psutil.Process().create_time() - living.SLACK - 60  # this process began
     put(study / lock.RUNNING, (study / lock.RUNNING).read_text(), before)
     assert seen(study, now)["state"] == "stopped"
 

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 
 import watched_study
 from browser import chromium, faults
-from memedynamics import watch_processes
+from memedynamics import living
 from memedynamics.watch_server import Server
 from memedynamics.watch_state import state
 from watched_study import HOSTILE, METHOD, STAGES, put
@@ -32,7 +32,7 @@ def browser():
 def this_process_has_the_study():
     """It is younger than the study."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(watch_processes, "SLACK", 3600.0)
+        patched.setattr(living, "SLACK", 3600.0)
         yield
 
 

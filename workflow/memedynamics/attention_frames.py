@@ -5,11 +5,11 @@ from pathlib import Path
 
 import polars as pl
 
-from memedynamics import gather, tables
+from memedynamics import gather, schemas
 from memedynamics.gather import MEME
 from memedynamics.perturbations import CLEAN
 
-SEGMENTS = tuple(name[6:] for name in tables.SCHEMAS["extract_attention"].names if name.startswith("share_"))
+SEGMENTS = tuple(name[6:] for name in schemas.SCHEMAS["extract_attention"].names if name.startswith("share_"))
 POLICY = ["fraction", "policy", *MEME]
 CELLS = [f"cell_{cell}" for cell in range(16)]
 LOOKS = [f"{kind}_{s}" for s in SEGMENTS for kind in ("share", "sinkless", "density", "has")]

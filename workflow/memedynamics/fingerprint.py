@@ -25,7 +25,7 @@ def fingerprint(script: Path, library: Path, rewards: Iterable[Path] = (), verba
     reached = sorted(_reached(Path(script), Path(library)))
     grades = any(file.name == "rewards.py" for file in reached)
     files = [Path(script), *reached, *(map(Path, rewards) if grades else [])]
-    words = set().union(*(_source(file).words for file in files if file.name != "tables.py"))
+    words = set().union(*(_source(file).words for file in files if file.name != "schemas.py"))
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.name}\n{_logic(file, words & _schemas(file))}\n".encode())

@@ -2,11 +2,11 @@
 
 import polars as pl
 
-from memedynamics import ranked, tables, wording
+from memedynamics import ranked, schemas, wording
 from memedynamics.few_clusters import MOST
 from memedynamics.gather import BASE
 
-COMMON = (*tables.analysis_schema().names, MOST)
+COMMON = (*schemas.analysis_schema().names, MOST)
 SPLITS = ("val", "test", "train")
 
 

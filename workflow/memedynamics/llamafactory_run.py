@@ -18,7 +18,7 @@ from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, set_seed
 
-from memedynamics import callbacks, checksums, llamafactory_data, runs, tables, trained_on
+from memedynamics import callbacks, checksums, llamafactory_data, runs, schemas, tables, trained_on
 from memedynamics.adapters import peft_config
 from memedynamics.config import Adapter
 from memedynamics.errors import InputError
@@ -98,7 +98,7 @@ def write(
         adopt(work / "milestones" / str(step), work / "adapter", fresh=step == 0)
     runs.collect(saved, work / "milestones", output["milestones"])
     tables.write(runs.history(state["log_history"]), output["history"], "history")
-    tables.write(tables.SCHEMAS["rollouts"].empty_table(), output["rollouts"], "rollouts")
+    tables.write(schemas.SCHEMAS["rollouts"].empty_table(), output["rollouts"], "rollouts")
     checksums.write_json(output["run"], summary(kind, rows, known, state, saved))
 
 

@@ -21,7 +21,7 @@ from typing import Literal, TextIO
 import psutil
 
 from memedynamics.errors import InputError
-from memedynamics.watch_processes import alive
+from memedynamics.living import alive
 
 RUNNING = ".running"
 WHO = re.compile(r"process (\d+) on (.*?)(?: at .*)?")  # what `_me` writes, and the task of a job

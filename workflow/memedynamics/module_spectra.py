@@ -14,9 +14,9 @@ from memedynamics import deltas, intruders, subspaces, weights
 from memedynamics.config import Spectrum
 from memedynamics.deltas import FullMilestone, Milestone
 from memedynamics.intruders import Base
+from memedynamics.schemas import SCHEMAS
 from memedynamics.spectra import Factors, Svd, Update, shape, svd
 from memedynamics.spectrum_bases import SIDES, key
-from memedynamics.tables import SCHEMAS
 
 KEPT = 64  # leading directions and singular values that are kept of an update
 TRAINED, RANDOM = "trained", "random"

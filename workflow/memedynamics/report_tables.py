@@ -14,11 +14,11 @@ from typing import NamedTuple
 import polars as pl
 import pyarrow as pa
 
-from memedynamics import tables
+from memedynamics import schemas, tables
 
 MOST = 20_000  # rows: what a browser sorts and searches at once without a pause
 DIGITS = 5
-COMMON = frozenset(tables.analysis_schema().names)
+COMMON = frozenset(schemas.analysis_schema().names)
 # What a narrow screen shows without scrolling.
 FIRST = ("method", "seed", "fraction", "dataset", "split", "statistic", "value", "ci_low", "ci_high", "n", "unit")
 
@@ -61,7 +61,7 @@ def shown(frame: pl.DataFrame, name: str) -> Shown:
     common = {column: _said(kept[column][0]) for column in same if len(kept) and kept[column][0] is not None}
     order = [*(column for column in FIRST if column in kept.columns), *kept.columns]
     different = kept.select(column for column in dict.fromkeys(order) if column not in same)
-    columns = [_column(tables.SCHEMAS[name].field(each.name), each) for each in different]
+    columns = [_column(schemas.SCHEMAS[name].field(each.name), each) for each in different]
     return Shown(columns, len(kept), len(frame), part, common)
 
 

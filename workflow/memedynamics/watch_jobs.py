@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from memedynamics import watch_processes
+from memedynamics import living, watch_processes
 from memedynamics.lock import RUNNING, WHO
-from memedynamics.watch_processes import SLACK, Running
+from memedynamics.watch_processes import Running
 
 
 class Holder(NamedTuple):
@@ -43,7 +43,7 @@ def holder(folder: Path) -> Holder | None:
     if not (told := WHO.fullmatch(who)):  # it is being written
         return None
     process = int(told[1])
-    return Holder(began, folder / log if log else None, watch_processes.alive(process, told[2], began), process)
+    return Holder(began, folder / log if log else None, living.alive(process, told[2], began), process)
 
 
 def running(folder: Path, held: Holder | None) -> list[Running]:
@@ -61,9 +61,9 @@ def _running(root: Path, file: Path, held: Holder | None) -> Running | None:
         return None
     if not (told := WHO.fullmatch(who)):  # a library's own lock, in a job's work
         return None
-    alive = watch_processes.alive(int(told[1]), told[2], since)
+    alive = living.alive(int(told[1]), told[2], since)
     # What was killed on another machine may have left its lock.
-    if alive or alive is None and held and held.alive is not False and since >= held.began - SLACK:
+    if alive or alive is None and held and held.alive is not False and since >= held.began - living.SLACK:
         rule, _, where = str(file.relative_to(root).with_suffix("")).partition("/")
         return Running(rule, where, since, told[2] if alive is None else None)
     return None

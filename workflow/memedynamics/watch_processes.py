@@ -1,12 +1,9 @@
 """The jobs that are processes of a Snakemake on this machine, from the moment they begin."""
 
 import json
-import socket
 from typing import NamedTuple
 
 import psutil
-
-SLACK = 2.0  # seconds between a process's start and what it writes, by clocks that differ
 
 
 class Running(NamedTuple):
@@ -16,19 +13,6 @@ class Running(NamedTuple):
     where: str
     since: float  # seconds of the epoch
     host: str | None
-
-
-def alive(process: int, host: str, since: float) -> bool | None:
-    """Whether `process`, which wrote something down at `since`, still is that one; None where it is on another machine.
-
-    An ended one's number may have been given to another.
-    """
-    if host != socket.gethostname():
-        return None
-    try:
-        return psutil.Process(process).create_time() <= since + SLACK
-    except psutil.NoSuchProcess:
-        return False
 
 
 def jobs(process: int) -> list[Running]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from memedynamics import checksums, external, sources, tables
+from memedynamics import checksums, external, schemas, sources, tables
 from memedynamics.config import ExternalMethod
 from memedynamics.job import run
 
@@ -15,8 +15,8 @@ def main(
     kind = external.kind(folder)
     check = external.check_adapter if kind == "adapter" else external.check_full
     check(folder, model)
-    tables.write(tables.SCHEMAS["history"].empty_table(), history, "history")
-    tables.write(tables.SCHEMAS["rollouts"].empty_table(), rollouts, "rollouts")
+    tables.write(schemas.SCHEMAS["history"].empty_table(), history, "history")
+    tables.write(schemas.SCHEMAS["rollouts"].empty_table(), rollouts, "rollouts")
     external.lay_out(folder, model, kind, milestones)
     checksums.write_json(run, external.record(folder, kind))
 

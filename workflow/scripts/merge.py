@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from memedynamics import checksums, external, merged_model, sources, tables, trained_on
+from memedynamics import checksums, external, merged_model, schemas, sources, tables, trained_on
 from memedynamics.config import MergedMethod
 from memedynamics.job import run
 from memedynamics.merge_parents import open_parent
@@ -40,8 +40,8 @@ def main(
         trained_on.keep(model, partial / label)
         checksums.seal_folder(partial / label)
     partial.rename(milestones)
-    tables.write(tables.SCHEMAS["history"].empty_table(), history, "history")
-    tables.write(tables.SCHEMAS["rollouts"].empty_table(), rollouts, "rollouts")
+    tables.write(schemas.SCHEMAS["history"].empty_table(), history, "history")
+    tables.write(schemas.SCHEMAS["rollouts"].empty_table(), rollouts, "rollouts")
     record = external.record(milestones / "1", "full") | {"merge": recipe, "trainable_parameters": None}
     checksums.write_json(run, record)
 

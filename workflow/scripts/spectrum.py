@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from memedynamics import gather, spectrum, tables
+from memedynamics import gather, schemas, spectrum, tables
 from memedynamics.job import run
 
-COLUMNS = [name for name in tables.SCHEMAS["extract_spectrum"].names if name != "study"]
+COLUMNS = [name for name in schemas.SCHEMAS["extract_spectrum"].names if name != "study"]
 
 
 def main(
