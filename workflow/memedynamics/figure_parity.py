@@ -35,7 +35,7 @@ def figure_parity(frame: pl.DataFrame, notes: Sequence[str] = ()) -> go.Figure:
     for row, (first, second) in enumerate(pairs, start=1):
         _losses(figure, row, losses, first, second)
         _differences(figure, row, apart.filter((pl.col("versus") == first) & (pl.col("method") == second)))
-    return figures.finish(figure, frame, "The same training by two backends", NOTE, len(pairs), notes)
+    return figures.finish(figure, frame, "The same training by two backends", NOTE, len(pairs), notes, reference=())
 
 
 def _losses(figure: go.Figure, row: int, losses: pl.DataFrame, first: str, second: str) -> None:
@@ -77,4 +77,5 @@ def _draw(figure: go.Figure, row: int, col: int, rows: pl.DataFrame, y: pl.Serie
     ]
     given = {"hovertext": text, "hoverinfo": "text", "showlegend": False, **panels.whose(rows), **style}
     figure.add_scatter(x=rows["step"], y=y, **given, row=row, col=col)
-    figure.update_xaxes(title_text="optimiser step", row=row, col=col)
+    whole = 1 if rows["step"].max() < 8 else None  # few steps would have ticks at halves
+    figure.update_xaxes(title_text="optimiser step", dtick=whole, row=row, col=col)

@@ -79,11 +79,18 @@ def faded(colour: str, opacity: float) -> str:
 
 
 def finish(
-    figure: go.Figure, frame: pl.DataFrame, title: str, note: str, rows: int, notes: Sequence[str] = ()
+    figure: go.Figure,
+    frame: pl.DataFrame,
+    title: str,
+    note: str,
+    rows: int,
+    notes: Sequence[str] = (),
+    reference: Sequence[str] = (BASE,),
 ) -> go.Figure:
     """Template, size, title, the key of methods and seeds above the panels, and the note below them.
 
-    `notes` are the study's own, on methods that are not matched; they close the note.
+    `notes` are the study's own, on methods that are not matched; they close the note. `reference` stands in the key
+    behind the methods.
     """
     notes = [note, *_missing(frame), *_unmatched(frame), *_written(notes)]
     below = 62 + 16 * sum(text.count("<br>") + 1 for text in notes)
@@ -93,7 +100,7 @@ def finish(
     written |= {"xshift": -48, "yanchor": "top"}
     for label, text, y, shift, font in (
         (HEADING, f"<b>{title}</b>", 1, 86, {"size": 16}),
-        (KEY, _key(frame), 1, 58, {"size": 13}),
+        (KEY, _key(frame, reference), 1, 58, {"size": 13}),
         (NOTE, "<br>".join(notes), 0, -54, {"color": "#555555"}),
     ):
         figure.add_annotation(**written, name=label, text=text, y=y, yshift=shift, font=font)
@@ -102,9 +109,9 @@ def finish(
     return figure
 
 
-def _key(frame: pl.DataFrame) -> str:
+def _key(frame: pl.DataFrame, reference: Sequence[str]) -> str:
     found, palette = runs(frame), colours(frame["method"].to_list())
-    drawn = [*ordered([method for method, _, _ in found]), BASE]
+    drawn = [*ordered([method for method, _, _ in found]), *reference]
     methods = [f'<span style="color:{palette[method]}"><b>{name(method)}</b></span>' for method in drawn]
     # Seeds of the methods that were trained here: one trained elsewhere has none, and stands as seed 0.
     many = max((place for _, _, place in found), default=0)
