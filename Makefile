@@ -51,9 +51,10 @@ check: setup
 test: check storage
 	snakemake --cores 1 --quiet rules host -- llamafactory_env
 	pytest -n 2 --durations 20 -m "not workflow and not long"
-	pytest -n 2 --on-slurm --durations 40 --dist loadfile --no-loadscope-reorder -m "workflow and not long" tests/workflow tests/faults
+	pytest -n 2 --durations 40 --dist loadfile --no-loadscope-reorder -m "workflow and not long" tests/workflow tests/faults
 
-# Some hours: studies of all kinds of runs, and one that is killed at thirty moments.
+# Some hours: the smoke study through a real Slurm (as root, with Debian's slurm-wlm and munge), studies of all kinds of
+# runs, and one that is killed at thirty moments.
 long: setup
 	pytest -m long --on-slurm tests
 	pytest --kills 30 tests/faults/test_kills.py

@@ -32,10 +32,10 @@ def test_only_tasks_after_the_first_have_another_s_job(arguments, surroundings, 
 
 
 def test_elsewhere_snakemake_stays_as_it_is(monkeypatch):
-    before = array_tasks.Job.postprocess
+    before = array_tasks.Job.postprocess, array_tasks.Job.register
     monkeypatch.setattr("sys.argv", OWN)
     array_tasks.keep_to_own_output()
-    assert array_tasks.Job.postprocess is before
+    assert (array_tasks.Job.postprocess, array_tasks.Job.register) == before
 
 
 def test_a_limit_on_jobs_is_refused_where_arrays_would_wait_for_ever():

@@ -1,97 +1,109 @@
-"""The study on a real Slurm: who gets a GPU, and that trainings hear that their time is up.
-
-The first half looks at the smoke study, which ran through `--profile slurm` (fixture `finished`). The second adds
-trainings to a copy of it, each stopped in another way.
-"""
+"""Trainings on a real Slurm: jobs see the study file, GPU rules hold a device each, arrays, warnings."""
 
 import json
+import os
 import re
-import shutil
-import signal
 import subprocess
-import time
-from itertools import combinations
-from pathlib import Path
+from base64 import b64encode
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
 import one_node_slurm
-from smoke_study import HERE, SMOKE, snakemake, told
+from smoke_study import HERE, copy_tree, planned, snakemake, told
 
 pytestmark = pytest.mark.workflow
-LOCAL = {"all", "analyses", "figures", "samples", "training", "report", "gather_samples", "gather_own_samples"}
-LOCAL |= {"report_shell", "report_index"}
+STUDY = "tests/workflow/slurm.yaml"
+WORK = "results/slurm/.work/train_grpo/grpo"
 
 
 @pytest.fixture(scope="module")
-def known(finished):
-    """What Slurm knows of the smoke study: its jobs, and who held which device when."""
-    if not (finished / "slurm.json").exists():
-        pytest.skip("needs --on-slurm, Debian's slurm-wlm and munge, and root")
-    found = json.loads((finished / "slurm.json").read_text())
-    return found["jobs"], [one_node_slurm.Held(*held) for held in found["held"]]
+def cluster(tmp_path_factory):
+    if not one_node_slurm.available():
+        assert not os.environ.get("CI"), "CI must have slurm-wlm and munge, and run as root"
+        pytest.skip("needs Debian's slurm-wlm and munge, as root")
+    with one_node_slurm.running(tmp_path_factory.mktemp("slurm") / "state"):
+        yield
 
 
 @pytest.fixture(scope="module")
-def asked(finished):
-    """By rule, what a dry run says that each job asks for."""
-    text = snakemake(finished, "--dry-run", "--forceall").stdout
-    jobs = re.findall(r"^(?:local)?rule (\w+):.*?^    resources: (.*?)$", text, re.MULTILINE | re.DOTALL)
-    return {rule: dict(re.findall(r"(\w+)=(\S+?)(?:,|$)", resources)) for rule, resources in jobs}
+def trained(cluster, tmp_path_factory):
+    """A folder whose study has trained on the cluster; what Slurm knows of it; the devices held at once; and what one
+    training had saved and said when it was told that its time is up.
+    """
+    project = copy_tree(tmp_path_factory.mktemp("on_slurm") / "project")
+    command = ["snakemake", "training", *one_node_slurm.FLAGS, "--configfile", STUDY]
+    with (project / "output.txt").open("w") as output:
+        running = subprocess.Popen(command, cwd=project, stdout=output, stderr=subprocess.STDOUT)
+
+    def said():
+        return (project / "output.txt").read_text()[-8000:]
+
+    snapshots = []
+
+    def under_way():
+        assert running.poll() is None, said()
+        # Slurm says which devices a job has while it runs.
+        snapshots.append([devices(job) for job in one_node_slurm.records() if job["JobState"] == "RUNNING"])
+        return len(list(project.glob(f"{WORK}/*/*/rollouts/*.parquet"))) >= 6
+
+    one_node_slurm.wait(under_way, 900)
+    job = next(job for job in one_node_slurm.records() if (job["Rule"], job["JobState"]) == ("train_grpo", "RUNNING"))
+    subprocess.run(["scancel", "--signal=TERM", job["JobId"]], check=True)
+    one_node_slurm.wait(lambda: state_of(job) == "FAILED", 180)
+    saved = [path.parent.name for path in project.glob(f"{WORK}/*/*/checkpoints/*/complete")]
+    words = "".join(log.read_text() for log in project.glob("results/slurm/logs/train/grpo/*.log"))
+    assert running.wait(900) == 0, said()
+    return project, one_node_slurm.records(), snapshots, (saved, words)
 
 
-def test_every_job_ran_on_the_cluster_but_the_tiny_ones(known, asked):
-    names = {job["Rule"] for job in known[0]}
-    assert names == {rule for rule in asked if rule not in LOCAL and not rule.startswith("figure_")}
-    assert {job["JobState"] for job in known[0]} == {"COMPLETED"}
+def state_of(job):
+    return next(found["JobState"] for found in one_node_slurm.records() if found["JobId"] == job["JobId"])
 
 
-def test_who_needs_a_gpu_holds_one_of_its_own(known, asked):
-    """One device a GPU rule, in the GPU partition; none elsewhere; no two at once on one."""
-    jobs, held = known
-    for job in jobs:
-        needs = "gpu" in asked.get(job["Rule"], {})
-        assert (job["Partition"], job["JOB_GRES"]) == (("gpu", "gpu:1") if needs else ("cpu", "(null)")), job
-    assert {span.job for span in held} == {job["JobId"] for job in jobs if job["Partition"] == "gpu"}
-    at_once = [(one, two) for one, two in combinations(held, 2) if one.start < two.end and two.start < one.end]
-    assert at_once and all(one.device != two.device for one, two in at_once)
+def devices(job):
+    """The devices that a running job holds, by number."""
+    held = re.search(r"IDX:([0-9,-]+)", job.get("GRES", ""))
+    return held[1].replace("-", ",").split(",") if held else []
 
 
-def test_jobs_get_the_memory_and_time_that_their_rules_ask_for(known, asked):
-    for job in known[0]:
-        if wanted := asked.get(job["Rule"]):
-            hours, minutes = divmod(int(wanted["runtime"]), 60)
-            days, hours = divmod(hours, 24)
-            assert job["TimeLimit"] == (f"{days}-" if days else "") + f"{hours:02}:{minutes:02}:00", job
-            # A task of an array takes the commands of the others along.
-            memory = re.match(r"(\d+)([MG])", job["MinMemoryNode"])
-            given = int(memory[1]) * {"M": 1, "G": 1024}[memory[2]]
-            assert 0 <= given - int(wanted["mem_mb"]) <= 2, job
-
-
-def test_shards_and_methods_are_arrays(known):
-    """The two shards of each split; scores of the methods that were ready together."""
-    arrays = [(job["Rule"], job["ArrayJobId"]) for job in known[0] if "ArrayJobId" in job]
-    sizes = sorted(sum(other == one for other in arrays) for one in set(arrays) if one[0] == "sample_base")
-    assert sum(sizes) == 8 and max(sizes) > 1
-    assert {rule for rule, _ in arrays} >= {"sample_base", "sample_policy"}
-
-
-def test_a_cluster_job_sees_the_study_file(finished, known):
+def test_a_cluster_job_sees_the_study_file(trained):
     """The whole study file: its settings, the schema's defaults, nothing of the demo's."""
-    wanted = yaml.safe_load((finished / SMOKE).read_text())["datasets"]["pictograms"]["splits"]
-    told_here = told(finished, "prepare_dataset", '"dataset": "pictograms"')
+    project = trained[0]
+    wanted = yaml.safe_load((project / STUDY).read_text())["datasets"]["pictograms"]["splits"]
+    told_here = told(project, "prepare_dataset", '"dataset": "pictograms"', config=STUDY)
     for split, rows in wanted.items():
-        table = finished / "results/smoke/data/pictograms" / f"{split}.parquet"
+        table = project / "results/slurm/data/pictograms" / f"{split}.parquet"
         assert pq.read_metadata(table).num_rows == rows
         note = json.loads(pq.read_schema(table).metadata[b"memedynamics"])
-        assert (note["study"], note["config"]) == ("smoke", told_here["digest"])
+        assert (note["study"], note["config"]) == ("slurm", told_here["digest"])
 
 
-# Of three jobs one ends at once, one late, and one fails the first time; each writes down when, and how often it ran.
+def test_who_needs_a_gpu_holds_one_of_its_own(trained):
+    """From Slurm's records: one device a GPU rule, in the GPU partition; none elsewhere; no two at once on one."""
+    for job in trained[1]:
+        needs = job["Rule"] in ("sample_base", "preflight", "train_grpo")
+        assert (job["Partition"], job["JOB_GRES"]) == (("gpu", "gpu:1") if needs else ("cpu", "(null)")), job
+    held = [sorted(sum(snapshot, [])) for snapshot in trained[2]]
+    assert ["0", "1"] in held
+    assert all(len(set(each)) == len(each) for each in held)
+
+
+def test_nothing_is_left_to_do(trained):
+    """Nor is any output taken for incomplete."""
+    assert planned(trained[0], "training", config=STUDY) == {}
+
+
+def test_shards_are_arrays(trained):
+    """The two shards of a split."""
+    arrays = [(job["Rule"], job["ArrayJobId"]) for job in trained[1] if "ArrayJobId" in job]
+    sizes = sorted(sum(other == one for other in arrays) for one in set(arrays) if one[0] == "sample_base")
+    assert sum(sizes) >= 2 and max(sizes) > 1
+
+
+# Of three jobs one ends at once, one after Snakemake has heard of that (and no longer marks its output as incomplete),
+# and one fails the first time; each writes down when, and how often it ran.
 TASKS = """
 import sys
 sys.path.insert(0, "{library}")
@@ -106,8 +118,8 @@ rule one:
     shell:
         '''
         echo ran >> {{wildcards.name}}.times
-        [ {{wildcards.name}} = soon ] || sleep 9
-        [ {{wildcards.name}} != late ] || sleep 6
+        [ {{wildcards.name}} != second ] || sleep 9
+        while [ {{wildcards.name}} = late ] && [ -e .snakemake/incomplete/{marker} ]; do sleep 1; done
         [ {{wildcards.name}} != second ] || [ $(wc -l < second.times) = 2 ]
         date +%s.%N > {{output}}
         '''
@@ -116,175 +128,25 @@ AS_AN_ARRAY = ["--executor=slurm", "--jobs=unlimited", "--max-jobs-per-timespan=
 AS_AN_ARRAY += ["--default-resources", "slurm_partition=cpu", "mem_mb=100", "runtime=5"]
 
 
-def test_tasks_of_an_array_leave_each_other_s_output_alone(known, tmp_path):
-    """Whichever is first: none fails for another's missing output, and none renews or deletes what another made."""
-    (tmp_path / "Snakefile").write_text(TASKS.format(library=HERE / "workflow"))
-    with one_node_slurm.running(tmp_path / "slurm"):
-        snakemake(tmp_path, *one_node_slurm.SHORT_WAITS, *AS_AN_ARRAY, "--retries=1", "--keep-going", config=None)
+def test_tasks_of_an_array_leave_each_other_s_output_alone(cluster, tmp_path):
+    """Whichever is first: none fails for another's missing output, none renews, deletes or doubts what another made."""
+    (tmp_path / "Snakefile").write_text(
+        TASKS.format(library=HERE / "workflow", marker=b64encode(b"made/soon").decode())
+    )
+    snakemake(tmp_path, *one_node_slurm.SHORT_WAITS, *AS_AN_ARRAY, "--retries=1", "--keep-going", config=None)
     ran = {file.stem: len(file.read_text().split()) for file in tmp_path.glob("*.times")}
     assert ran == {"soon": 1, "late": 1, "second": 2}
-    # Snakemake itself renews the time as it hears that a job has ended, which is long before the last one does.
+    assert not list((tmp_path / ".snakemake/incomplete").iterdir())
+    # Snakemake itself renews the time as it hears that a job has ended, for which the last one waited.
     assert (tmp_path / "made/soon").stat().st_mtime < float((tmp_path / "made/late").read_text())
 
 
-# Methods for a copy of the smoke study, each stopped in another way: its time is short and it is warned of that; two
-# processes share it and are told to end; its time is up and nobody warned it; it is preempted.
-STEPS = {"max_steps": 12, "save_steps": 2}
-METHODS = {
-    "short": {"kind": "sft", "args": STEPS},
-    "shared": {"kind": "dpo", "args": {**STEPS, "learning_rate": 1e-4}, "launch": {"processes": 2}},
-    "overdue": {"kind": "rft", "args": STEPS},
-    "preempted": {"kind": "dr_grpo", "args": {**STEPS, "num_generations": 4}},
-}
-RUNS = {
-    "short": ("train_sft", (1, 2)),
-    "shared": ("train_dpo", (1,)),
-    "overdue": ("train_rft", (1,)),
-    "preempted": ("train_grpo", (1,)),
-}
-
-
-@pytest.fixture(scope="module")
-def stopped(finished, known, tmp_path_factory):
-    """A copy of the study with these trained, each after it was stopped; the jobs; and what had been saved."""
-    project = tmp_path_factory.mktemp("stopped") / "project"
-    shutil.copytree(finished, project, symlinks=True)
-    study = yaml.safe_load((project / SMOKE).read_text())
-    study |= {"seeds": [1, 2], "methods": study["methods"] | METHODS}
-    (project / SMOKE).write_text(yaml.safe_dump(study, sort_keys=False))
-    give_little_time(project / "slurm/config.yaml", train_sft="--signal=TERM@30", train_rft="")
-    wanted = [f"results/smoke/runs/{name}/seed{seed}/run.json" for name, (_, seeds) in RUNS.items() for seed in seeds]
-    command = ["snakemake", *wanted, *one_node_slurm.FLAGS, "--configfile", SMOKE]
-    saved = {}
-    with one_node_slurm.running(tmp_path_factory.mktemp("slurm") / "state"):
-        with (project / "output.txt").open("w") as output:
-            running = subprocess.Popen(command, cwd=project, stdout=output, stderr=subprocess.STDOUT)
-        waiting = {"short": hold_until_warned, "shared": warn, "overdue": hold_until_over, "preempted": preempt}
-        while waiting:
-            assert running.poll() is None, (project / "output.txt").read_text()[-8000:]
-            for name in [name for name in waiting if all(map(whole, works(project, name)))]:
-                waiting.pop(name)(project)
-                one_node_slurm.wait(lambda name=name: ended(name), 240)
-                saved[name] = [sorted(map(step, whole(work))) for work in works(project, name)]
-            time.sleep(0.2)
-        assert running.wait(900) == 0, (project / "output.txt").read_text()[-8000:]
-        return project, one_node_slurm.records(), saved
-
-
-def give_little_time(profile, **warnings):
-    """To each of these rules as many minutes as it is the attempt, and what Slurm is asked for besides."""
-    settings = yaml.safe_load(profile.read_text())
-    for rule, warning in warnings.items():
-        little = {"runtime": "attempt", "slurm_extra": warning}
-        settings["set-resources"][rule] = settings["set-resources"][rule] | little
-    profile.write_text(yaml.safe_dump(settings))
-
-
-def works(project, name):
-    """The checkpoints' folders of the method's runs, once all of them have begun."""
-    rule, seeds = RUNS[name]
-    found = list(project.glob(f"results/smoke/.work/{rule}/{name}/*/*/checkpoints"))
-    return found if len(found) == len(seeds) else [project / "not yet"]
-
-
-def whole(work):
-    return [mark.parent for mark in work.glob("checkpoint-*/complete")]
-
-
-def step(checkpoint):
-    return int(checkpoint.name.rpartition("-")[2])
-
-
-def attempts(name):
-    return [job for job in one_node_slurm.records() if job["Rule"] == RUNS[name][0]]
-
-
-def ended(name):
-    """Whether Slurm has the first try of each of the method's runs as failed, over its time, or preempted."""
-    over = [job["JobState"] in ("FAILED", "TIMEOUT") or job["Restarts"] == "1" for job in attempts(name)]
-    return sum(over) == len(RUNS[name][1])
-
-
-def running_job(name):
-    (job,) = (job for job in attempts(name) if job["JobState"] == "RUNNING")
-    return job["JobId"]
-
-
-def warn(project):
-    subprocess.run(["scancel", "--signal=TERM", running_job("shared")], check=True)
-
-
-def preempt(project):
-    """As Slurm does for a job of higher priority: the job is ended and put back into the queue."""
-    job = running_job("preempted")
-    subprocess.run(["scontrol", "requeue", job], check=True)
-    # It would wait two minutes.
-    one_node_slurm.wait(lambda: ended("preempted"))
-    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)
-
-
-def hold_until_over(project):
-    """Keep the training, whom nobody warns, from ending before its time is over."""
-    (training,) = (process for process in psutil.process_iter() if trains(process, project, "train_rft"))
-    training.suspend()
-
-
-def hold_until_warned(project):
-    """Keep the trainings from ending before their time is up, however fast the machine: Slurm warns them meanwhile."""
-    trainings = [process for process in psutil.process_iter() if trains(process, project, "train_sft")]
-    assert len(trainings) == 2
-    for process in trainings:
-        process.suspend()
-    one_node_slurm.wait(lambda: all(map(terminated, trainings)), 120)
-    for process in trainings:
-        process.resume()
-
-
-def trains(process, project, rule):
-    try:
-        return process.cmdline()[1:2] == [f"workflow/scripts/{rule}.py"] and process.cwd() == str(project)
-    except psutil.Error:
-        return False
-
-
-def terminated(process):
-    """Whether SIGTERM waits for the suspended process."""
-    pending = re.search(r"^ShdPnd:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)[1]
-    return bool(int(pending, 16) >> (signal.SIGTERM - 1) & 1)
-
-
-def test_trainings_save_themselves_before_their_time_is_up(stopped):
-    """Slurm's own warning reaches them; the retried ones get more time."""
-    _, jobs, _ = stopped
-    found = [job for job in jobs if job["Rule"] == "train_sft"]
-    assert sorted((job["TimeLimit"], job["JobState"]) for job in found) == [
-        *2 * [("00:01:00", "FAILED")],
-        *2 * [("00:02:00", "COMPLETED")],
-    ]
-
-
-def test_a_training_that_nobody_warned_is_retried_with_more_time(stopped):
-    states = [job["JobState"] for job in stopped[1] if job["Rule"] == "train_rft"]
-    assert sorted(states) == ["COMPLETED", "TIMEOUT"]
-
-
-def test_a_preempted_training_is_the_same_job_again(stopped):
-    (job,) = (job for job in stopped[1] if job["Rule"] == "train_grpo")
-    assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1")
-
-
-def test_two_processes_hold_two_devices_and_hear_the_signal(stopped):
-    found = [job for job in stopped[1] if job["Rule"] == "train_dpo"]
-    assert sorted(job["JobState"] for job in found) == ["COMPLETED", "FAILED"]
-    assert {(job["JOB_GRES"], job["NumNodes"]) for job in found} == {("gpu:2", "1")}
-
-
-def test_a_training_goes_on_from_where_it_was_stopped(stopped):
-    project, _, saved = stopped
-    for name, (_, seeds) in RUNS.items():
-        assert all(2 <= steps[-1] < 12 for steps in saved[name])
-        for seed in seeds:
-            record = json.loads((project / f"results/smoke/runs/{name}/seed{seed}/run.json").read_text())
-            history = pq.read_table(project / f"results/smoke/runs/{name}/seed{seed}/history.parquet")
-            steps = [row["step"] for row in history.to_pylist() if row["metric"] == "loss"]
-            assert record["total_steps"] == 12 and sorted(steps) == list(range(1, 13))
+def test_a_training_told_that_its_time_is_up_saves_itself_and_goes_on(trained):
+    project, records, _, (saved, words) = trained
+    states = sorted(job["JobState"] for job in records if job["Rule"] == "train_grpo")
+    assert states == ["COMPLETED", "COMPLETED", "FAILED"]
+    stopped = re.search(r"training was stopped at step (\d+) of 30", words)
+    assert f"checkpoint-{stopped[1]}" in saved
+    for seed in (1, 2):
+        steps = pq.read_table(project / f"results/slurm/runs/grpo/seed{seed}/rollouts.parquet")["step"].to_pylist()
+        assert sorted(set(steps)) == list(range(1, 31)) and len(steps) == 30 * 8

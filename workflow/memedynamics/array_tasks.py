@@ -1,8 +1,9 @@
 """Tasks of a Slurm array keep to their own output (snakemake-executor-plugin-slurm 2.8 under Snakemake 9.27).
 
 Every task starts a Snakemake that has the job of the array's first task; in all others it only starts one more, which
-has the task's own. As it ends it would look after the first one's output all the same: wait for it, renew its time, so
-that finished work downstream looks old, and delete it where its own task failed.
+has the task's own. It would look after the first one's output all the same. As it begins: mark it incomplete, for good
+where the first one has ended by then. As it ends: wait for it, renew its time, so that finished work downstream looks
+old, and delete it where its own task failed.
 """
 
 import os
@@ -37,6 +38,7 @@ def only_starts_another(arguments: Sequence[str], surroundings: Mapping[str, str
 def keep_to_own_output() -> None:
     """Let this Snakemake leave its job's output alone where that is another task's."""
     if only_starts_another(sys.argv, os.environ):
+        Job.register = lambda job, external_jobid=None: None
         Job.postprocess = _nothing
 
 
