@@ -31,6 +31,7 @@ use rule figure_accuracy as figure_kl with:
         **drawn("kl"),
     log:
         f"{ROOT}/logs/figures/kl.log",
+    localrule: True
     params:
         **task("figure_kl", cfg={"notes": UNMATCHED}),
 
@@ -42,6 +43,7 @@ use rule figure_accuracy as figure_likelihood with:
         **drawn("likelihood"),
     log:
         f"{ROOT}/logs/figures/likelihood.log",
+    localrule: True
     params:
         **task("figure_likelihood", cfg={"notes": UNMATCHED}),
 
@@ -53,6 +55,7 @@ use rule figure_accuracy as figure_rewards with:
         **drawn("rewards"),
     log:
         f"{ROOT}/logs/figures/rewards.log",
+    localrule: True
     params:
         **task("figure_rewards", cfg={"notes": UNMATCHED}),
 
@@ -64,6 +67,7 @@ use rule figure_accuracy as figure_spectrum with:
         **drawn("spectrum"),
     log:
         f"{ROOT}/logs/figures/spectrum.log",
+    localrule: True
     params:
         **task("figure_spectrum", cfg={"notes": UNMATCHED}),
 
@@ -75,6 +79,7 @@ use rule figure_accuracy as figure_sharpe with:
         **drawn("sharpe"),
     log:
         f"{ROOT}/logs/figures/sharpe.log",
+    localrule: True
     params:
         **task("figure_sharpe", cfg={"notes": UNMATCHED}),
 
@@ -86,6 +91,7 @@ use rule figure_accuracy as figure_attention with:
         **drawn("attention"),
     log:
         f"{ROOT}/logs/figures/attention.log",
+    localrule: True
     params:
         **task("figure_attention", cfg={"notes": UNMATCHED}),
 
@@ -97,6 +103,7 @@ use rule figure_accuracy as figure_entropy with:
         **drawn("entropy"),
     log:
         f"{ROOT}/logs/figures/entropy.log",
+    localrule: True
     params:
         **task("figure_entropy", cfg={"notes": UNMATCHED}),
 
@@ -108,6 +115,7 @@ use rule figure_accuracy as figure_gradients with:
         **drawn("gradients"),
     log:
         f"{ROOT}/logs/figures/gradients.log",
+    localrule: True
     params:
         **task("figure_gradients", cfg={"notes": UNMATCHED}),
 
@@ -119,6 +127,7 @@ use rule figure_accuracy as figure_summary with:
         **drawn("summary"),
     log:
         f"{ROOT}/logs/figures/summary.log",
+    localrule: True
     params:
         **task("figure_summary", cfg={"notes": UNMATCHED}),
 
@@ -130,6 +139,7 @@ use rule figure_accuracy as figure_judgement with:
         **drawn("judgement"),
     log:
         f"{ROOT}/logs/figures/judgement.log",
+    localrule: True
     params:
         **task("figure_judgement", cfg={"notes": UNMATCHED}),
 
@@ -141,6 +151,7 @@ use rule figure_accuracy as figure_merge_path with:
         **drawn("merge_path"),
     log:
         f"{ROOT}/logs/figures/merge_path.log",
+    localrule: True
     params:
         **task("figure_merge_path", cfg={"notes": UNMATCHED}),
 
@@ -152,5 +163,6 @@ use rule figure_accuracy as figure_parity with:
         **drawn("parity"),
     log:
         f"{ROOT}/logs/figures/parity.log",
+    localrule: True
     params:
         **task("figure_parity", cfg={"notes": UNMATCHED}),

@@ -74,6 +74,7 @@ use rule gather_samples as gather_own_samples with:
         samples=f"{ROOT}/samples/{{method}}/seed{{seed}}.parquet",
     log:
         f"{ROOT}/logs/gather_samples/{{method}}/seed{{seed}}.log",
+    localrule: True
 
 
 rule samples:

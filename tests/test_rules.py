@@ -20,16 +20,28 @@ def test_the_rules_import_nothing_slow():
     assert found.stdout.strip() == "set()", found.stdout + found.stderr
 
 
-def who_need_a_gpu():
-    """Rules that ask for a GPU themselves, or are another rule that does in all but what they change."""
+def bodies():
+    """What stands below the head of each rule, by name, and which rule it is in all but what it changes."""
     text = "\n".join(file.read_text() for file in sorted((ROOT / "rules").glob("*.smk")))
     parts = re.split(r"^(rule \w+|use rule \w+ as \w+ with):$", text, flags=re.MULTILINE)
-    needs = {}
     for head, body in zip(parts[1::2], parts[2::2], strict=True):
-        name = head.split()[-2] if head.startswith("use") else head.split()[-1]
-        own = re.search(r"^\s+(gpu=|\*\*TRAINING)", body, re.MULTILINE) is not None
-        needs[name] = own or (head.startswith("use") and needs[head.split()[2]])
+        words = head.split()
+        yield (words[4], body, words[2]) if words[0] == "use" else (words[1], body, None)
+
+
+def who_need_a_gpu():
+    """Rules that ask for a GPU themselves, or are another rule that does in all but what they change."""
+    needs = {}
+    for name, body, other in bodies():
+        needs[name] = bool(re.search(r"^\s+(gpu=|\*\*TRAINING)", body, re.MULTILINE)) or needs.get(other, False)
     return {name for name, needed in needs.items() if needed}
+
+
+def test_what_is_another_rule_that_stays_off_the_cluster_stays_there_too():
+    """Snakemake hands everything on but that."""
+    local = {name for name, body, _ in bodies() if "    localrule: True" in body}
+    assert {"figure_accuracy", "figure_kl", "gather_samples", "gather_own_samples"} <= local
+    assert not {name for name, _, other in bodies() if other in local} - local
 
 
 def test_on_a_cluster_all_who_need_a_gpu_and_no_others_go_where_they_are():

@@ -67,8 +67,8 @@ def test_jobs_get_the_memory_and_time_that_their_rules_ask_for(known, asked):
             days, hours = divmod(hours, 24)
             assert job["TimeLimit"] == (f"{days}-" if days else "") + f"{hours:02}:{minutes:02}:00", job
             # A task of an array takes the commands of the others along.
-            memory = re.match(r"(\d+)([MG])", job["MinMemoryNode"])
-            given = int(memory[1]) * {"M": 1, "G": 1024}[memory[2]]
+            memory = re.match(r"([\d.]+)([MG])", job["MinMemoryNode"])
+            given = float(memory[1]) * {"M": 1, "G": 1024}[memory[2]]
             assert 0 <= given - int(wanted["mem_mb"]) <= 2, job
 
 
