@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 
@@ -181,21 +182,25 @@ def preempt(project):
 
 
 def suspended(project, name):
-    """The method's training, kept from going on, however fast the machine."""
-    (training,) = (process for process in psutil.process_iter() if trains(process, project, RULES[name]))
-    training.suspend()
-    return training
+    """The method's trainings that still run, kept from going on, however fast the machine."""
+    found = [process for process in psutil.process_iter() if trains(process, project, RULES[name])]
+    for training in found:
+        with suppress(psutil.NoSuchProcess):
+            training.suspend()
+    return found
 
 
 def hold_until_over(project):
     """Nobody warns it: until its time is over it stands still."""
-    suspended(project, "overdue")
+    assert suspended(project, "overdue")
 
 
 def hold_until_warned(project):
-    training = suspended(project, "short")
-    one_node_slurm.wait(lambda: terminated(training), 120)
-    training.resume()
+    """On a slow machine it may have been warned by now."""
+    for training in suspended(project, "short"):
+        one_node_slurm.wait(lambda training=training: terminated(training), 120)
+        with suppress(psutil.NoSuchProcess):
+            training.resume()
 
 
 STOPS = {"short": hold_until_warned, "shared": warn, "overdue": hold_until_over, "preempted": preempt}
@@ -209,8 +214,12 @@ def trains(process, project, rule):
 
 
 def terminated(process):
-    """Whether SIGTERM waits for the suspended process."""
-    pending = re.search(r"^ShdPnd:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)[1]
+    """Whether SIGTERM waits for the suspended process, or it has ended."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except OSError:
+        return True
+    pending = re.search(r"^ShdPnd:\s*(\w+)", status, re.MULTILINE)[1]
     return bool(int(pending, 16) >> (signal.SIGTERM - 1) & 1)
 
 
