@@ -102,8 +102,8 @@ def test_shards_are_arrays(trained):
     assert sum(sizes) >= 2 and max(sizes) > 1
 
 
-# Of three jobs one ends at once, one after Snakemake has heard of that (and no longer marks its output as incomplete),
-# and one fails the first time; each writes down when, and how often it ran.
+# Of three jobs one ends at once, one after Snakemake has heard of that and has a record of it, and one fails the first
+# time; each writes down when, and how often it ran.
 TASKS = """
 import sys
 sys.path.insert(0, "{library}")
@@ -119,7 +119,7 @@ rule one:
         '''
         echo ran >> {{wildcards.name}}.times
         [ {{wildcards.name}} != second ] || sleep 9
-        while [ {{wildcards.name}} = late ] && [ -e .snakemake/incomplete/{marker} ]; do sleep 1; done
+        while [ {{wildcards.name}} = late ] && [ ! -e .snakemake/metadata/{record} ]; do sleep 1; done
         [ {{wildcards.name}} != second ] || [ $(wc -l < second.times) = 2 ]
         date +%s.%N > {{output}}
         '''
@@ -131,7 +131,7 @@ AS_AN_ARRAY += ["--default-resources", "slurm_partition=cpu", "mem_mb=100", "run
 def test_tasks_of_an_array_leave_each_other_s_output_alone(cluster, tmp_path):
     """Whichever is first: none fails for another's missing output, none renews, deletes or doubts what another made."""
     (tmp_path / "Snakefile").write_text(
-        TASKS.format(library=HERE / "workflow", marker=b64encode(b"made/soon").decode())
+        TASKS.format(library=HERE / "workflow", record=b64encode(b"made/soon").decode())
     )
     snakemake(tmp_path, *one_node_slurm.SHORT_WAITS, *AS_AN_ARRAY, "--retries=1", "--keep-going", config=None)
     ran = {file.stem: len(file.read_text().split()) for file in tmp_path.glob("*.times")}
