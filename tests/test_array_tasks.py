@@ -1,5 +1,6 @@
 """Which Snakemake of a Slurm array has another task's job; what that saves is tested on a real Slurm (test_slurm)."""
 
+import asyncio
 import sys
 
 import pytest
@@ -29,6 +30,18 @@ OWN = ["snakemake", "--executor", "slurm-jobstep"]
 )
 def test_only_tasks_after_the_first_have_another_s_job(arguments, surroundings, expected):
     assert array_tasks.only_starts_another(arguments, surroundings) is expected
+
+
+def test_another_s_job_is_neither_begun_nor_ended_here(monkeypatch):
+    """Both of Snakemake's methods would fail on None, which has no workflow."""
+    for name in ("register", "postprocess"):
+        monkeypatch.setattr(array_tasks.Job, name, getattr(array_tasks.Job, name))  # put back when the test ends
+    monkeypatch.setattr("sys.argv", ARRAY)
+    for name, value in THIRD.items():
+        monkeypatch.setenv(name, value)
+    array_tasks.keep_to_own_output()
+    array_tasks.Job.register(None, external_jobid="7")
+    asyncio.run(array_tasks.Job.postprocess(None, error=True))
 
 
 def test_elsewhere_snakemake_stays_as_it_is(monkeypatch):
