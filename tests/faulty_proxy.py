@@ -14,7 +14,7 @@ class Proxy:
     """Listens at `url`. `faults` are taken one a request, until none is left; then `answer` answers.
 
     A fault: a status, "drop" (the connection), "cut" (half an answer) or "garble" (an answer that is no UTF-8). `asked`
-    holds (body, answer) of what was passed on, `headers` those of every request.
+    holds (body, answer) of what was passed on, `headers` those of every request, `under_way` what has no answer yet.
     """
 
     def __init__(self, answer: Callable[[str, bytes | None], tuple[int, bytes]]) -> None:
