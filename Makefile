@@ -7,6 +7,8 @@ STAMP := .venv/.made-from-$(shell cat envs/main.txt envs/dev.txt | cksum | cut -
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Some machines set it; then each job would compile the library anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 STORAGE := .environments/storage/.made-from-$(shell cksum < envs/storage.txt | cut -d' ' -f1)
 
@@ -48,15 +50,21 @@ check: setup
 	snakemake --lint
 	oxlint --deny-warnings workflow/web
 
-test: check storage
-	snakemake --cores 1 --quiet rules host -- llamafactory_env
-	pytest -n 2 --durations 20 -m "not workflow and not long"
-	pytest -n 2 --durations 40 --dist loadfile --no-loadscope-reorder -m "workflow and not long" tests/workflow tests/faults
+# The smoke study runs through a real Slurm where it can (as root, with Debian's slurm-wlm and munge). It comes first, and
+# beside it what needs it least: all others wait for it. LLaMA-Factory's environment is made beside the unit tests.
+BESIDE := tests/test_llamafactory.py tests/test_processes.py tests/test_resume.py tests/workflow/test_storage.py
+FLOW := tests/workflow/test_slurm.py $(BESIDE)
+FLOW += $(filter-out $(FLOW),$(wildcard tests/workflow/test_*.py tests/faults/test_*.py))
 
-# Some hours: the smoke study through a real Slurm (as root, with Debian's slurm-wlm and munge), studies of all kinds of
-# runs, and one that is killed at thirty moments.
+test: check storage
+	@snakemake --cores 1 --quiet rules host -- llamafactory_env & made=$$!; \
+	pytest -n 2 --durations 20 -m "not workflow and not long" $(BESIDE:%=--ignore=%); tested=$$?; \
+	wait $$made && exit $$tested
+	pytest -n 2 --on-slurm --durations 40 --dist loadfile --no-loadscope-reorder -m "not long" $(FLOW)
+
+# Some hours: studies of all kinds of runs, one that is killed at thirty moments, and trainings stopped on a real Slurm.
 long: setup
-	pytest -m long --on-slurm tests
+	pytest -m long tests
 	pytest --kills 30 tests/faults/test_kills.py
 
 # Pin every dependency, direct or not, each in a fresh environment; the conda twins hold the same pins.

@@ -32,8 +32,12 @@ include: "rules/planning.smk"
 
 onstart:
     arrays = getattr(workflow.executor_settings, "array_jobs", None)
-    or_stop(array_tasks.refuse_limit, workflow.resource_settings.nodes, arrays)
+    or_stop(array_tasks.refuse_storage, COPIES, arrays)
     claim(log)
+
+
+onsuccess:
+    sweep()
 
 
 onerror:

@@ -1,4 +1,4 @@
-"""How planning grows with a study: time and peak memory of `snakemake -n` before anything ran and after everything did.
+"""How planning grows with a study: time and memory of `snakemake -n` before anything ran, and of `snakemake` after.
 
     python benchmarks/dag.py [--largest 48]
 
@@ -90,16 +90,21 @@ def fake(folder: Path) -> int:
     return len(files)
 
 
+def lay_out(folder: Path, methods: int) -> None:
+    """A project in `folder` with a study of so many methods."""
+    for part in ("Snakefile", "rules", "workflow", "config", "envs"):
+        (folder / part).symlink_to(ROOT / part)
+    (folder / STUDY).write_text(yaml.safe_dump(study(methods), sort_keys=False))
+
+
 def measure(methods: int) -> tuple[Run, Run]:
-    """Planning of a fresh study and of the finished one."""
+    """Planning of a fresh study, every job printed, and a call on the finished one, which does nothing."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for part in ("Snakefile", "rules", "workflow", "config", "envs"):
-            (folder / part).symlink_to(ROOT / part)
-        (folder / STUDY).write_text(yaml.safe_dump(study(methods), sort_keys=False))
-        fresh = snakemake(folder, "-n", "--quiet", "all")
+        lay_out(folder, methods)
+        fresh = snakemake(folder, "-n")
         files = fake(folder)
-        finished = snakemake(folder, "-n")
+        finished = snakemake(folder, "--cores", "1")
         assert "Nothing to be done" in finished.text, finished.text[-2000:]
         print(
             f"{methods:3d} methods, {files:6,d} files: fresh {fresh.seconds:5.1f} s {fresh.gigabytes:.2f} GiB, "

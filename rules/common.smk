@@ -4,12 +4,13 @@ import gc
 import hashlib
 import json
 import os
+import shutil
 from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from memedynamics import array_tasks, disk, environment, job_signals, lineage, lock, outside, readers
+from memedynamics import array_tasks, disk, environment, job_signals, lineage, lock, outside, pace, quick_plans, readers
 from memedynamics.definitions import definition
 from memedynamics.errors import InputError
 from memedynamics.failures import print_failures
@@ -46,9 +47,11 @@ def or_stop(check, *given):
         raise WorkflowError(str(error)) from None
 
 
-array_tasks.keep_to_own_output()
+for mend in (pace.look_once, quick_plans.use, array_tasks.submit_in_pieces, array_tasks.keep_to_own_output):
+    or_stop(mend)
 if not workflow.is_main_process:
-    job_signals.pass_on()
+    or_stop(job_signals.pass_on)
+logger.addFilter(environment.unsaid)
 environment.expose(Path(workflow.basedir, "workflow"), STUDY.model_dump_json())
 
 ROOT = f"results/{STUDY.study}"
@@ -176,6 +179,14 @@ def claim(logs):
     if told := disk.unwritable(HOME):
         raise WorkflowError(told)
     HELD.append(or_stop(lock.hold_study, HOME, next(iter(logs), "")))
+    os.environ[lock.HELD] = lock.stamp(HOME)
+
+
+def sweep():
+    """Take away the work of the jobs that have ended: one that sees no lock of this Snakemake has left it there."""
+    for job in workflow.dag.finished_jobs:
+        if (argument := job.params.get("job")) is not None:  # as a dict it is empty
+            shutil.rmtree(Path(COPIES, json.loads(str(argument))["work"]), ignore_errors=True)
 
 
 def named(files):

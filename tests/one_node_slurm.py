@@ -91,6 +91,7 @@ def running(state: Path) -> Iterator[Path]:
 
     The keeper, which holds the daemons, ends them and takes the settings away however this process ends.
     """
+    state.parent.mkdir(parents=True, exist_ok=True)
     with open("/run/lock/one_node_slurm", "w") as lock, (state.with_suffix(".log")).open("w") as log:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _configure(state)

@@ -26,6 +26,7 @@ from memedynamics import (
     parameters,
     policies,
     runs,
+    saving,
     soft_prompts,
     tables,
     training,
@@ -239,7 +240,7 @@ def test_full_weights_lie_in_the_dtype_of_the_base(tmp_path: Path) -> None:
     folder, base = tmp_path / "base", BaseModelConfig(source="tiny", dtype="bfloat16")
     vlm.load_model(tiny_models.folder("gemma3"), "bfloat16").save_pretrained(folder)
     model = starting_policy(folder, base, small("full"))
-    runs.callbacks.save(model, tmp_path / "0")
+    saving.save(model, tmp_path / "0")
     ours, theirs = load_file(tmp_path / "0/model.safetensors"), load_file(folder / "model.safetensors")
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert {tensor.dtype for tensor in ours.values()} == {torch.bfloat16}
@@ -263,7 +264,7 @@ def test_ia3_update_is_pefts_merge(tmp_path: Path) -> None:
     policy = get_peft_model(model, adapters.peft_config(model, small("ia3")))
     for parameter in filter(lambda p: p.requires_grad, policy.parameters()):
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch_seed)
-    runs.callbacks.save(policy, tmp_path / "1")
+    saving.save(policy, tmp_path / "1")
     milestone, merged = deltas.open_milestone(tmp_path / "1", "adapter"), policy.merge_and_unload()
     modules = milestone.modules(weights.linears(folder, "all"))
     assert len(modules) == 14 and {milestone.rank(module) for module in modules} == {None}
@@ -407,9 +408,9 @@ def test_a_run_that_begins_at_anothers_end(
     """
     made = begun(method, kind, study, tmp_path, ended(kind), reference)
     assert trainable(made.model) == parameters.trainable_parameters(tiny_models.folder(FAMILY), small(kind))
-    runs.callbacks.save(made.model, tmp_path / "0")
+    saving.save(made.model, tmp_path / "0")
     runs.train(made)
-    runs.callbacks.save(made.model, tmp_path / "1")
+    saving.save(made.model, tmp_path / "1")
     assert not [path for path in (tmp_path / "1").iterdir() if path.is_dir()]
     name = "model.safetensors" if kind == "full" else "adapter_model.safetensors"
     given, start, end = (load_file(folder / name) for folder in (ended(kind) / "1", tmp_path / "0", tmp_path / "1"))
@@ -470,7 +471,7 @@ def test_a_start_with_other_settings(kind: str, changed: dict, said: str, train,
     model, parent = vlm.load_model(tiny_models.folder(FAMILY)), tmp_path / "milestones"
     policy = soft_prompts.fresh(model, small(kind, **tokens), 1) if tokens else None
     policy = policy or get_peft_model(model, adapters.peft_config(model, small(kind)))
-    runs.callbacks.save(policy, parent / "1")
+    saving.save(policy, parent / "1")
     starting_policy(tiny_models.folder(FAMILY), BASE, small(kind, **tokens), parent)
     with pytest.raises(InputError, match=re.escape(said)) as raised:
         other = Adapter(**{"kind": kind, "r": 4, **tokens, **changed})

@@ -18,8 +18,9 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch):
-    """Loads a benchmark; what it imports from beside it is found."""
+    """Loads a benchmark; what it imports from beside it is found, and the library by processes that it starts."""
     monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS.parent / "workflow"))
 
     def load(name: str, *given: str) -> ModuleType:
         monkeypatch.setattr(sys, "argv", [name, *given])
@@ -131,3 +132,25 @@ def test_memes_are_built_and_seen(benchmark, tmp_path: Path, monkeypatch: pytest
     assert ran(module) == 0 and "60 memes, 3 runs" in capsys.readouterr().out
     monkeypatch.setattr(module, "views", lambda report: {"file": 61.0, "http": 1.0})
     assert ran(module) == 1
+
+
+def test_fingerprints_kept_and_read_anew(benchmark, capsys: pytest.CaptureFixture) -> None:
+    benchmark("fingerprints", "--times", "1").main()
+    assert "equal: True" in capsys.readouterr().out
+
+
+def test_what_snakemake_itself_costs(benchmark, tmp_path: Path) -> None:
+    spent, seconds = benchmark("pace").measured(tmp_path / "workflow", jobs=4, at_once=4, once=True)
+    assert spent > 0 and seconds > 1
+    assert len(list((tmp_path / "workflow/made").iterdir())) == 4
+
+
+def test_plans_by_both_ways(benchmark, capsys: pytest.CaptureFixture) -> None:
+    """A claim of speed may fail under load; that the plans are equal may not."""
+    benchmark("quick_plans", "--methods", "1", "--turns", "1").main()
+    assert "plans equal" in capsys.readouterr().out
+
+
+def test_memory_kept_and_given_back(benchmark, capsys: pytest.CaptureFixture) -> None:
+    benchmark("malloc", "--steps", "1", "--memes", "16").main()
+    assert "bytes equal: True" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 import tiny_models
-from memedynamics import adapters, callbacks, checkpoints, external, sources, tables, trained_on, vlm
+from memedynamics import adapters, checkpoints, external, saving, sources, tables, trained_on, vlm
 from memedynamics.config import Adapter, BaseModelConfig, ExternalMethod
 from memedynamics.errors import InputError
 from memedynamics.starting import starting_policy
@@ -146,7 +146,7 @@ def milestone(model: Path, kind: str, folder: Path) -> Path:
     policy = starting_policy(model, BASE, Adapter(kind=kind, r=4))
     if kind != "full":
         policy = get_peft_model(policy, adapters.peft_config(policy, Adapter(kind=kind, r=4)))
-    callbacks.save(policy, folder / "milestones/1")
+    saving.save(policy, folder / "milestones/1")
     return folder / "milestones/1"
 
 
@@ -190,7 +190,7 @@ def test_a_run_that_goes_on_from_full_weights_names_their_base(base: Path, tmp_p
     """Its own reference is the parent's milestone, which is no base model."""
     parent = milestone(base, "full", tmp_path)
     policy = starting_policy(base, BASE, Adapter(kind="full"), parent.parent, "parent")
-    callbacks.save(policy, tmp_path / "next")
+    saving.save(policy, tmp_path / "next")
     assert (tmp_path / "next" / trained_on.FILE).read_bytes() == (parent / trained_on.FILE).read_bytes()
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from memedynamics import fingerprint as module
+from memedynamics import syntax
 from memedynamics.fingerprint import _reached, fingerprint, user_files
 
 HERE = Path(__file__).resolve().parents[1]
@@ -34,9 +36,7 @@ def change(file, old, new):
 
 def fresh(tree):
     """The fingerprint in a new process, so to speak: without the caches of this one."""
-    from memedynamics import fingerprint as module
-
-    for cached in (module._source, module._pieces, module._imports, module._schemas):
+    for cached in (syntax.source, module._imports, module._files):
         cached.cache_clear()
     return fingerprint(tree[1], tree[0])
 
@@ -143,7 +143,7 @@ def test_every_table_is_named_by_a_literal():
     """The fingerprint finds the schemas a script uses by the literal names in these calls."""
     import ast
 
-    from memedynamics.fingerprint import ACCESS
+    from memedynamics.syntax import ACCESS
 
     table_calls = {"tables": 0, "gather": 0}
     # What shows any analysis by its name: its table is made anew where its schema changes, and they follow it.

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -42,6 +43,28 @@ def test_a_second_snakemake_is_told_of_the_first(tmp_path):
             lock.hold_study(tmp_path)
         lock.hold_study(tmp_path / "another").close()
     lock.hold_study(tmp_path).close()
+
+
+def test_whether_a_study_is_left_alone(tmp_path):
+    """Not while a Snakemake is at work on it, nor where there never was one."""
+    assert not lock.left_alone(tmp_path)
+    with process(STUDY, tmp_path) as other:
+        assert not lock.left_alone(tmp_path)
+        other.kill()
+        other.wait()
+        assert lock.left_alone(tmp_path)
+    lock.hold_study(tmp_path).close()
+
+
+def test_a_job_of_an_earlier_snakemake_is_left_alone(tmp_path, monkeypatch):
+    """Though another one has the study by now; that one's own jobs are not."""
+    lock.hold_study(tmp_path).close()
+    monkeypatch.setenv(lock.HELD, lock.stamp(tmp_path))
+    os.utime(tmp_path / lock.RUNNING, (1, 1))
+    with process(STUDY, tmp_path):
+        assert lock.left_alone(tmp_path)
+        monkeypatch.setenv(lock.HELD, lock.stamp(tmp_path))
+        assert not lock.left_alone(tmp_path)
 
 
 def test_who_has_a_study_says_where_its_log_is(tmp_path):
@@ -99,6 +122,17 @@ def test_without_locks_a_process_at_work_keeps_its_own(tmp_path, no_locks):
     lock.hold_study(root).close()
 
 
+def test_without_locks_a_study_is_left_alone_once_its_process_has_ended(tmp_path, no_locks, monkeypatch):
+    """On the machine where it was: of another nothing is known."""
+    with process(no_locks + STUDY, tmp_path) as other:
+        assert not lock.left_alone(tmp_path)
+        other.kill()
+        other.wait()
+        assert lock.left_alone(tmp_path)
+    monkeypatch.setattr(lock.socket, "gethostname", lambda: "another")
+    assert not lock.left_alone(tmp_path)
+
+
 def test_without_locks_nothing_is_known_of_another_machine(tmp_path, no_locks, monkeypatch):
     """A study of two login nodes: a process number that nobody has here may be at work there."""
     root, locks = tmp_path / "study", locked(tmp_path / "study", tmp_path / "locks")
@@ -127,6 +161,24 @@ def test_a_job_waits_for_the_one_that_outlived_its_snakemake(tmp_path, capfd):
         other.communicate("\n")
     assert waiting.communicate(timeout=30)[0] == "after\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_who_says_late_what_it_is_at_is_heard(tmp_path, capfd):
+    """Of several that wait, the next one has the lock a moment before it writes down who it is."""
+
+    def wait():
+        with lock.alone(tmp_path / "job.lock", "task") as same:
+            return same
+
+    with ThreadPoolExecutor() as pool, (tmp_path / "job.lock").open("a+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        waiting = pool.submit(wait)
+        while "waiting for another process" not in capfd.readouterr().err:
+            time.sleep(0.05)
+        held.write("process 1 on this machine at task")
+        held.flush()
+        fcntl.flock(held, fcntl.LOCK_UN)
+        assert waiting.result(30)
 
 
 @pytest.mark.parametrize("task", ["task", "another task"])

@@ -82,7 +82,7 @@ def test_the_demo_before_its_model_is_made(planned):
 
 
 def test_a_study_with_model_and_trial(planned, tmp_path):
-    """2 s to start up and 0.01 s a response: sample_base's 4 jobs and 7,040 responses take 78.4 s; 4 + .7 MB."""
+    """2 s and 1 MB for each of sample_base's 4 jobs, 0.01 s and 100 bytes for each of 8 responses to every meme."""
     study = load("demo").model_copy(update={"sampling": Sampling(num_samples=8, shards=1)})
     Path("results/demo-trial").mkdir(parents=True)
     shutil.copytree(tiny_models.folder("qwen2_5_vl"), "results/demo/model")
@@ -94,7 +94,9 @@ def test_a_study_with_model_and_trial(planned, tmp_path):
     text = planned(study)
     assert "unknown" not in text and "?" not in text
     found = cells(text)
-    assert found["sample_base"] == ["sample_base", "4", "7,040", "responses", f"{78.4 / 3600:.2f}", "4.7 MB"]
+    responses = 8 * sum(sum(dataset.splits.values()) for dataset in study.datasets.values())
+    hours, stored = (4 * 2 + responses * 0.01) / 3600, plan_tables.size(4e6 + 100 * responses)
+    assert found["sample_base"] == ["sample_base", "4", f"{responses:,}", "responses", f"{hours:.2f}", stored]
     assert found["prepare_dataset"][-2] == "-"
     trained = parameters.trainable_parameters(tiny_models.folder("qwen2_5_vl"), study.adapter)
     assert found["sft"][5] == f"{trained / 1e6:.2f} M"

@@ -45,7 +45,7 @@ from memedynamics.starting import starting_policy
 from tiny_study import MATCHED, PROMPT, REWARDS, SHARED, inputs, outputs, response, script, settings, write_study
 
 FAMILY = "qwen2_5_vl"
-TIMED = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss")
+TIMED = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
 ARGS = {**SHARED, "learning_rate": 1e-2, "max_steps": 30, "gradient_checkpointing": True}
 
 

@@ -12,10 +12,12 @@ SLOW = {"torch", "transformers", "polars", "pyarrow", "plotly", "scipy"}
 
 
 def test_the_rules_import_nothing_slow():
+    """Nothing but what Snakemake has imported by then."""
     lines = [line for file in (ROOT / "rules").glob("*.smk") for line in file.read_text().splitlines()]
     imports = [line for line in lines if re.match(r"(from|import) ", line)]
     assert any("memedynamics" in line for line in imports)
-    code = "\n".join([*imports, f"import sys; print({SLOW} & set(sys.modules))"])
+    before = "import sys, snakemake.cli; before = set(sys.modules)"
+    code = "\n".join([before, *imports, f"print({SLOW} & set(sys.modules) - before)"])
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "workflow", capture_output=True, text=True)
     assert found.stdout.strip() == "set()", found.stdout + found.stderr
 
@@ -45,9 +47,12 @@ def test_what_is_another_rule_that_stays_off_the_cluster_stays_there_too():
 
 
 def test_on_a_cluster_all_who_need_a_gpu_and_no_others_go_where_they_are():
-    """A rule that the profile forgets would wait for a GPU in the partition that has none."""
-    profile = yaml.safe_load((ROOT / "slurm/config.yaml").read_text())
+    """A rule that the profile forgets would wait for a GPU in the partition that has none, or have one core."""
+    profile, workstation = (
+        yaml.safe_load((ROOT / f"{name}/config.yaml").read_text()) for name in ("slurm", "workstation")
+    )
     given = {name for name, asked in profile["set-resources"].items() if asked["slurm_partition"] == "gpu"}
     assert given == who_need_a_gpu() and len(given) > 20
+    assert set(profile["set-threads"]) == given == set(workstation["set-threads"])
     warned = {name for name, asked in profile["set-resources"].items() if "slurm_extra" in asked}
     assert warned == {name for name in given if name.startswith("train_")}

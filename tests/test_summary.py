@@ -204,6 +204,14 @@ def test_the_table_has_room_for_every_line_of_text(found):
     assert heights[1] > heights[0] + 15
 
 
+def test_upright_names_of_many_methods_have_room(found):
+    """A name of ten letters takes 70 px with its tick, the title of the panel below 25, and some room between."""
+    sft = found.filter(pl.col("method") == "sft")
+    layout = figure_summary(pl.concat([found, *(sft.with_columns(method=pl.lit(f"sft-{n}")) for n in range(6))])).layout
+    gap = layout.yaxis.domain[0] - layout.yaxis5.domain[1]
+    assert (layout.height - layout.margin.t - layout.margin.b) * gap > 105
+
+
 def test_the_reduction_never_imports_torch():
     code = "import sys, memedynamics.summary, memedynamics.gains; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(ROOT / "workflow")})

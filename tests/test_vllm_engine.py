@@ -6,7 +6,9 @@ GPU, or a build of vLLM for CPUs, the real one draws too.
 """
 
 import importlib.util
+import re
 import sys
+import zipfile
 from types import ModuleType
 
 import numpy as np
@@ -89,7 +91,7 @@ def stand_in(sampler, batch, here, monkeypatch):
     keys = set(prompt.fields("TokensPrompt")) | set(prompt.fields("_PromptOptions"))
     pictures = prompt.fields("MultiModalDataBuiltins")
     generate = llm.method("LLM", "generate")
-    asked = {seed: one for one in ask(sampler, batch, QUESTION) for seed in one.seeds}
+    asked = {one.seeds[0]: one for one in ask(sampler, batch, QUESTION)}
     tokens = {
         seed_of(0, *row[:4]): row[4] for row in here.select("dataset", "split", "id", "sample", "token_ids").rows()
     }
@@ -105,13 +107,17 @@ def stand_in(sampler, batch, here, monkeypatch):
 
         def answer(self, prompt, settings):
             assert set(prompt) <= keys and set(prompt["multi_modal_data"]) <= set(pictures)
-            seed = settings.given["seed"]
-            assert prompt["multi_modal_data"]["image"] == asked[seed].image
-            text = completion(index=0, text="", token_ids=tokens[seed], cumulative_logprob=None, logprobs=None)
-            text.token_ids = text.given["token_ids"]
-            found = result("0", None, asked[seed].tokens, None, [text], True)
+            one = asked[settings.given["seed"]]
+            assert prompt["multi_modal_data"]["image"] == one.image and settings.given["n"] == len(one.seeds)
+            texts = [self.text(index, tokens[seed]) for index, seed in enumerate(one.seeds)]
+            found = result("0", None, one.tokens, None, texts, True)
             found.prompt_token_ids, found.outputs = found.given["prompt_token_ids"], found.given["outputs"]
             return found
+
+        def text(self, index, drawn):
+            made = completion(index=index, text="", token_ids=drawn, cumulative_logprob=None, logprobs=None)
+            made.token_ids = made.given["token_ids"]
+            return made
 
     library, request = ModuleType("vllm"), ModuleType("vllm.lora.request")
     library.LLM, library.SamplingParams = LLM, checked(Source(source, "sampling_params.py").made_by("SamplingParams"))
@@ -143,7 +149,8 @@ def test_calls_fit_vllm_and_rows_are_those_drawn_here(sampler, batch, study, her
     settings = [params.given for params in call["sampling_params"]]
     assert {(s["temperature"], s["top_p"], s["top_k"], s["min_p"]) for s in settings} == {(1.0, 1.0, 0, 0.0)}
     assert {s["watermarking"] for s in settings} == {False}
-    assert len({s["seed"] for s in settings}) == MEMES * 3 and call["lora_request"] is None
+    assert [s["n"] for s in settings] == [3] * MEMES and len({s["seed"] for s in settings}) == MEMES
+    assert call["lora_request"] is None
 
 
 def test_adapters_are_arguments_of_requests(sampler, batch, study, stand_in):
@@ -158,6 +165,18 @@ def test_adapters_are_arguments_of_requests(sampler, batch, study, stand_in):
             "lora_int_id": number,
             "lora_path": str(study / label),
         }
+
+
+def test_what_vllm_counts_and_knows_is_as_said_here():
+    """Seeds of a request's responses count up from its own; their order is their index's; ranks; what is imported."""
+    with zipfile.ZipFile(wheel()) as archive:
+        files = ("v1/engine/parallel_sampling", "config/lora", "__init__")
+        counting, adapters, exported = (archive.read(f"vllm/{name}.py").decode() for name in files)
+    assert "child_sampling_params.seed = seed + index" in counting
+    assert "self.output_aggregator[completion_output.index] = completion_output" in counting
+    ranks = re.search(r"MaxLoRARanks = Literal\[([\d, ]+)\]", adapters)[1]
+    assert tuple(map(int, ranks.split(","))) == vllm_engine.RANKS
+    assert {"LLM", "SamplingParams"} <= set(re.findall(r'"(\w+)"', exported))
 
 
 def test_an_argument_that_vllm_lacks_is_named(sampler, study, stand_in):

@@ -161,7 +161,7 @@ class Study:
         self.folder, self.targets = folder, targets
         self.left = {stage: list(some) for stage, some in kills.items()}
         self.hits, self.hit_jobs = Counter(), Counter()
-        # Jobs that outlived their Snakemake; private folders of those that ended, but not before it could note that.
+        # Jobs that outlived their Snakemake; private folders of those that ended and cleared up as it died.
         self.strays, self.unrecorded = [], set()
         self.calls: list[str] = []
         self.watch = Watch(folder)
@@ -249,5 +249,5 @@ class Study:
         for said in self.calls:
             jobs = {number: job.output for number, job in begun(said).items()}
             again += sorted(done & set(jobs.values()))
-            done |= {jobs[number] for number in recorded(said)}
+            done |= {jobs[number] for number in recorded(said) & jobs.keys()}  # `all` has no output
         return again

@@ -238,3 +238,24 @@ def test_two_at_once(project, own_data):
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     snakemake(project, *targets, "--cores", "2", "--rerun-incomplete")
+
+
+# What a job's process imports as it starts, in the place of a lock that it cannot see.
+UNSEEN = """
+from contextlib import suppress
+with suppress(ImportError):
+    from memedynamics import lock
+    lock.left_alone = lambda root: True
+"""
+
+
+def test_work_that_no_lock_was_seen_over_goes_when_snakemake_ends(project):
+    """As where locks do not reach from the machine of Snakemake to that of the job."""
+    imported = project / "sitecustomize.py"
+    guard = imported.read_text()
+    imported.write_text(guard + UNSEEN)
+    with aside(project, "drawn/base/pictograms/val.1-of-2.parquet") as targets:
+        snakemake(project, *targets, "--cores", "1")
+        assert "its work stays" in (project / ROOT / "logs/sample_base/pictograms/val.1-of-2.log").read_text()
+        assert not list((project / ROOT / ".work/sample_base").rglob("*.parquet"))
+    imported.write_text(guard)

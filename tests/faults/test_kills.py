@@ -30,7 +30,7 @@ ANEW = [
 # Each once, with as much on disk as its one job has before its end.
 ONCE = {"sampling": (0,), "grpo": (2, 3), "scoring": (4, 6), "analyses": (0,)}
 # What says how long something took.
-TIMED = ["step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"]
+TIMED = ["step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second"]
 ASIDE = ("logs", "benchmarks", ".work", ".running")
 PAGE = Path("report/index.html")  # tells how long each job took, in one of its sections
 COSTS = re.compile("<h3>What the jobs took</h3>.*?<h3>Versions</h3>", re.DOTALL)
@@ -75,12 +75,12 @@ def differences(folder: Path, reference: Path) -> list[str]:
 def survives(study: Study, reference: Path, wanted: dict[str, int]) -> None:
     """Let the study be killed and finished, and check what the issue of it is."""
     study.finish()
-    # A job that ended, but not before its Snakemake could record it, is made anew.
-    unrecorded = study.unrecorded | {job.work for job in study.strays}
     print({stage: study.hits[stage] for stage in STAGES}, len(study.calls), "calls", dict(study.watch.repeated()))
     assert all(study.hits[stage] >= count for stage, count in wanted.items()), study.left
     assert study.started_again() == []
-    assert all(count <= study.hit_jobs[job] for job, count in study.watch.repeated().items() if job not in unrecorded)
+    assert all(
+        count <= study.hit_jobs[job] for job, count in study.watch.repeated().items() if job not in study.unrecorded
+    )
     # What was put on disk as it went was seen: else nothing of it could have been seen twice.
     seen = {str(file).partition("/")[0] for file in study.watch.versions}
     assert seen >= {"sample_base", "train_grpo", "score"}

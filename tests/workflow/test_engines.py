@@ -200,6 +200,15 @@ def test_prompt_tokens_are_the_same(drawn, sampler, memes):
         url = body["messages"][0]["content"][0]["image_url"]["url"]
         picture = Image.open(BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,"))))
         assert picture.tobytes() == asked[seed].image.tobytes()
+        assert rendered(sampler.processor, body["messages"], picture) == asked[seed].tokens
+
+
+def rendered(processor, sent, picture):
+    """The tokens that transformers' own chat template makes of what was sent to the server."""
+    (message,) = sent
+    content = [{"type": "image", "image": picture}, message["content"][1]]
+    given = {"tokenize": True, "add_generation_prompt": True, "return_dict": True}
+    return list(processor.apply_chat_template([{"role": "user", "content": content}], **given)["input_ids"][0])
 
 
 def test_nothing_truncates(drawn):

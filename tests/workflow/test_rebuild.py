@@ -53,9 +53,11 @@ def test_touch_and_comments_rebuild_nothing(copied):
     assert planned(copied) == Counter()
 
 
-def test_fresh_clone_beside_copied_results_rebuilds_nothing(finished, tmp_path):
+@pytest.mark.parametrize("links", [True, False])
+def test_fresh_clone_beside_copied_results_rebuilds_nothing(finished, tmp_path, links):
+    """Also where what links led to was copied."""
     clone = copy_tree(tmp_path / "clone")
-    shutil.copytree(finished / "results", clone / "results", symlinks=True)
+    shutil.copytree(finished / "results", clone / "results", symlinks=links)
     assert planned(clone) == Counter()
 
 

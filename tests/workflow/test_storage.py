@@ -110,8 +110,8 @@ def stored(tmp_path_factory):
     around["SNAKEMAKE_STORAGE_S3_ENDPOINT_URL"] = url
     wanted = ["results/stored/samples/base/mine/val.parquet"]
 
-    def call(*arguments, targets=wanted, config="study.yaml"):
-        return snakemake(folder, *targets, *arguments, *flags, config=config, **around).stdout
+    def call(*arguments, targets=wanted, config="study.yaml", check=True):
+        return snakemake(folder, *targets, *arguments, *flags, config=config, check=check, **around).stdout
 
     said = call()
     yield folder, call, url, said, around
@@ -159,7 +159,8 @@ def test_a_job_on_slurm_finds_the_plugin_where_pythonpath_has_it(stored, tmp_pat
     (folder / "on_slurm.yaml").write_text(yaml.safe_dump(STUDY | {"study": "on_slurm"}))
     given = {"targets": ["results/on_slurm/data/mine/val.parquet"], "config": "on_slurm.yaml"}
     with one_node_slurm.running(tmp_path / "slurm"):
-        call(*one_node_slurm.FLAGS, **given)
+        assert "add `--slurm-array-jobs ''`" in call(*one_node_slurm.FLAGS, check=False, **given)
+        call(*one_node_slurm.FLAGS, "--slurm-array-jobs=", **given)
         assert [(job["Rule"], job["JobState"]) for job in one_node_slurm.records()] == [
             ("prepare_dataset", "COMPLETED")
         ]

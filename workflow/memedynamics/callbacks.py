@@ -7,23 +7,22 @@ import json
 import math
 import shutil
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
-from peft import PeftModel
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from trl.trainer.utils import RepeatSampler
 
-from memedynamics import checkpoints, checksums, live, milestones, processes, trained_on
+from memedynamics import live, milestones, processes, saving
 from memedynamics.errors import InputError
 from memedynamics.job import is_first_process, progress
+from memedynamics.mending import replace
+from memedynamics.saving import Policy
 from memedynamics.vlm import bare
 
 # Written into a checkpoint once the trainer has finished it: without it, a kill cut the checkpoint short.
 COMPLETE = "complete"
-Policy = PreTrainedModel | PeftModel
 
 
 class Milestones(TrainerCallback):
@@ -52,54 +51,7 @@ class Milestones(TrainerCallback):
     def _save(self, state: TrainerState, model: Policy) -> None:
         weights = processes.gathered(model)
         if state.is_world_process_zero:
-            save(model, self.folder / str(state.global_step), weights)
-
-
-def save(model: Policy, folder: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
-    """Save a policy as scoring loads it, whole or not at all: its adapter, or its full weights.
-
-    `weights` are what trains of a model that lies in shards (`processes.gathered`).
-    """
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (save_adapter if isinstance(model, PeftModel) else save_full)(model, partial, weights)
-    trained_on.keep(Path(model.config._name_or_path), partial)
-    checksums.seal_folder(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
-
-
-def save_adapter(model: PeftModel, folder: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
-    """Save the adapter that trains as an ordinary PEFT folder: equal bytes for equal weights."""
-    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False, state_dict=weights)
-    # PEFT writes a set in the order of its hashes, and a model card that nobody asked for.
-    (folder / "README.md").unlink(missing_ok=True)
-    config = json.loads((folder / "adapter_config.json").read_text())
-    for modules in ("target_modules", "feedforward_modules"):
-        if isinstance(config.get(modules), list):
-            config[modules].sort()
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
-
-
-def save_full(model: PreTrainedModel, folder: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
-    """Save full weights, rounded to the dtype that the base is stored in; the float32 ones are in the checkpoints.
-
-    So a milestone is as large as the base, its start equals the base to the last bit, and what differs is the update.
-    """
-    dtype = checkpoints.stored_dtype(Path(model.config._name_or_path))
-    model.save_pretrained(folder, state_dict=_rounded(weights or model.state_dict(), getattr(torch, dtype)))
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "dtype": dtype}, indent=2, sort_keys=True) + "\n")
-
-
-def _rounded(weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    # Tied weights stay one tensor, so that they are stored once.
-    made: dict[int, torch.Tensor] = {}
-    state = {name: value.detach() for name, value in weights.items()}
-    for value in state.values():
-        if value.data_ptr() not in made:
-            made[value.data_ptr()] = value.to("cpu", dtype if value.is_floating_point() else None)
-    return {name: made[value.data_ptr()] for name, value in state.items()}
+            saving.save(model, self.folder / str(state.global_step), weights)
 
 
 class Checkpoints(TrainerCallback):
@@ -153,6 +105,23 @@ def newest_checkpoint(folder: Path) -> Path | None:
         for path in set(found) - set(whole):
             shutil.rmtree(path)
     return whole[-1] if whole else None
+
+
+def is_last(checkpoint: Path) -> bool:
+    """Whether a checkpoint was saved at the last step: its run had come to its end, and nobody noted that."""
+    state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text())
+    return state["global_step"] >= state["max_steps"]
+
+
+def go_on(trainer: Trainer) -> None:
+    """Train to the end, from the newest whole checkpoint where there is one.
+
+    From the last step's, where that lies within an epoch, transformers would take one step more.
+    """
+    checkpoint = newest_checkpoint(Path(trainer.args.output_dir))
+    if checkpoint and is_last(checkpoint):
+        replace(trainer, "_run_epoch", lambda *_, **__: None)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 class WholeHead(TrainerCallback):

@@ -1,6 +1,7 @@
 """Where jobs find interpreter and library, and which package versions a study was made with."""
 
 import json
+import logging
 import os
 import re
 import socket
@@ -17,7 +18,12 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "p
 # (benchmarks/malloc.py). Blocks above 32 MiB, as of large models, are returned all the same.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": 32 << 20, "MALLOC_TRIM_THRESHOLD_": 4 << 30, "MALLOC_TOP_PAD_": 64 << 20}
 # What in a study file needs bitsandbytes: QLoRA, and optimisers named adamw_bnb_8bit, paged_adamw_32bit, ademamix, …
-BITSANDBYTES = re.compile("qlora|8bit|paged|bnb|lion|ademamix")
+BITSANDBYTES = re.compile(r"qlora|8bit|paged|bnb|\blion|ademamix")
+
+
+def unsaid(record: logging.LogRecord) -> bool:
+    """Whether a log record may be written: with --verbose, a Slurm job's Snakemake logs its whole environment."""
+    return not str(record.msg).startswith("environment: environ(")
 
 
 def expose(library: Path, study: str) -> None:

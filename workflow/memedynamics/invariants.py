@@ -32,10 +32,10 @@ from peft.tuners.tuners_utils import BaseTuner
 from transformers import PreTrainedModel, Trainer
 
 from memedynamics import adapters, external, vlm
-from memedynamics.callbacks import Policy, save
 from memedynamics.errors import InputError
 from memedynamics.first_step import Invariant, exact, first_step
 from memedynamics.forced_logps import Reader, gap
+from memedynamics.saving import Policy, save
 
 _START = "the policy does not start at the reference; remove adapter.options.init_lora_weights"
 # Nat a token, a bound that only a broken base reaches: the tests' model of random weights loses 0.005 in NF4.

@@ -29,6 +29,8 @@ from pydantic import ValidationError, validate_call
 from memedynamics import checkpoints, checksums, disk, environment, lease, lock, outside, tables
 from memedynamics.errors import InputError
 
+ENDED = "ended"  # in a job's private folder, where it had ended and nobody was there to note that
+
 
 def run(main: Callable[..., object]) -> None:
     """Call `main` with the job's JSON argument; an InputError ends the process with its one line and status 1.
@@ -74,21 +76,38 @@ def _carry_out(main: Callable[..., object], job: dict) -> None:
     with alone as same:
         # By the clock of the disk that the outputs will be on.
         outside.refuse_future(_paths(job["input"]), file.stat().st_mtime if file.exists() else None)
-        if task and same and _done(job):
+        if task and same and _done(job, given["work"]):
+            _clear_up(job, given["work"])
             return
         if task:
             given["work"].mkdir(parents=True, exist_ok=True)
+            (given["work"] / ENDED).unlink(missing_ok=True)
         with lease.gpus(job["gpu"]):
             own = {name: given[name] for name in names if name in given}
             validate_call(main, config={"arbitrary_types_allowed": True})(**own)
         if is_first_process():
             _as_the_umask_says(_paths(job["output"]))
-            shutil.rmtree(job["work"], ignore_errors=True)
+            _clear_up(job, given.get("work"))
 
 
-def _done(job: dict) -> bool:
-    """Whether the job's outputs are there and its work has been cleared away; several processes only go on together."""
-    return processes() == 1 and not Path(job["work"]).exists() and all(map(Path.exists, _paths(job["output"])))
+def _clear_up(job: dict, work: Path | None) -> None:
+    """Take the job's private folder away, unless nobody is there to note that the job is done.
+
+    Then Snakemake has it made anew, and finds there what only has to be put together. Where locks do not reach from
+    machine to machine it stays too, until Snakemake ends (`sweep` in rules/common.smk).
+    """
+    if lock.left_alone(Path(job["root"])):
+        print(f"no Snakemake notes that this is done: its work stays in {job['work']} for the next", file=sys.stderr)
+        if work and work.is_dir():  # another may have cleared it away
+            (work / ENDED).touch()
+    else:
+        shutil.rmtree(job["work"], ignore_errors=True)
+
+
+def _done(job: dict, work: Path) -> bool:
+    """Whether another process has ended the job and its outputs are there; several processes only go on together."""
+    ended = not Path(job["work"]).exists() or (work / ENDED).exists()
+    return processes() == 1 and ended and all(map(Path.exists, _paths(job["output"])))
 
 
 def _end_with_launcher() -> None:

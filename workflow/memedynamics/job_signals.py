@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import psutil
 
+from memedynamics.mending import replace
+
 SCRIPTS = "workflow/scripts/"
 # Become, or start, the script that is in their arguments.
 LAUNCHERS = {"memedynamics.launch", "accelerate.commands.launch"}
@@ -19,7 +21,7 @@ def pass_on() -> None:
     # Slow to import, and a plan does without.
     from snakemake.scheduling.job_scheduler import JobScheduler
 
-    JobScheduler.exit_gracefully = _to_scripts
+    replace(JobScheduler, "exit_gracefully", _to_scripts)
 
 
 def is_script(arguments: Sequence[str]) -> bool:

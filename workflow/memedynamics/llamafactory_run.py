@@ -7,6 +7,7 @@ thing; it counts tokens as num_input_tokens_seen.
 
 import json
 import math
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -17,8 +18,9 @@ import yaml
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 
-from memedynamics import callbacks, checksums, llamafactory_data, runs, schemas, tables, trained_on
+from memedynamics import callbacks, checksums, llamafactory_data, runs, saving, schemas, tables, trained_on
 from memedynamics.adapters import peft_config
 from memedynamics.config import Adapter
 from memedynamics.errors import InputError
@@ -35,7 +37,7 @@ def begin(policy: PreTrainedModel | PeftModel, adapter: Adapter, seed: int, fold
     if not isinstance(policy, PeftModel):
         set_seed(seed)  # TRL seeds right before PEFT draws the factors
         policy = get_peft_model(policy, peft_config(policy, adapter))
-    callbacks.save(policy, folder)
+    saving.save(policy, folder)
     return policy
 
 
@@ -83,9 +85,16 @@ def write_inputs(
 def write_arguments(given: dict[str, object], output: Path, file: Path) -> None:
     """Write LLaMA-Factory's arguments, with the newest whole checkpoint in `output` where there is one."""
     output.mkdir(parents=True, exist_ok=True)
-    if checkpoint := callbacks.newest_checkpoint(output):
+    while (checkpoint := callbacks.newest_checkpoint(output)) and callbacks.is_last(checkpoint):
+        shutil.rmtree(checkpoint)  # from it, one step more would be taken
+    if checkpoint:
         given = {**given, "resume_from_checkpoint": str(checkpoint)}
     file.write_text(yaml.safe_dump(given, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def ended(output: Path) -> bool:
+    """Whether LLaMA-Factory has trained to its end in `output`, which nobody noted: its own last word is there."""
+    return (output / TRAINER_STATE_NAME).exists() and callbacks.is_last(output)
 
 
 def write(

@@ -24,6 +24,7 @@ from memedynamics.errors import InputError
 from memedynamics.living import alive
 
 RUNNING = ".running"
+HELD = "MEMEDYNAMICS_HELD"  # in a job's environment, the `stamp` of the Snakemake that started it
 WHO = re.compile(r"process (\d+) on (.*?)(?: at .*)?")  # what `_me` writes, and the task of a job
 PATIENCE = 1.0  # seconds: another Snakemake may look at the lock while it is taken
 UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -48,15 +49,39 @@ def hold_study(root: Path, log: str = "") -> TextIO:
 
 def forget_killed(root: Path, locks: Path) -> None:
     """Take away what a killed Snakemake left in its folder `locks` for the study in `root`, unless one is at work."""
-    if not locks.is_dir() or not (root / RUNNING).exists():
+    with _seen(root) as alone:
+        for file in locks.glob("*.lock") if alone else ():
+            with contextlib.suppress(FileNotFoundError):  # another study's run may end meanwhile
+                if f"{root}/" in file.read_text():
+                    file.unlink()
+
+
+def left_alone(root: Path) -> bool:
+    """Whether the Snakemake that started this job of the study in `root` is gone: nobody notes that it is done.
+
+    Another one that has the study by now makes it anew, whenever it comes to it.
+    """
+    if os.environ.get(HELD, stamp(root)) != stamp(root):
+        return True
+    with _seen(root) as alone:
+        return alone
+
+
+def stamp(root: Path) -> str:
+    """Which Snakemake has, or had last, the study in `root`: when it took it."""
+    file = root / RUNNING
+    return str(file.stat().st_mtime_ns) if file.exists() else ""
+
+
+@contextlib.contextmanager
+def _seen(root: Path) -> Iterator[bool]:
+    """Inside, no Snakemake begins with the study in `root`, if this yields that the last one is gone."""
+    if not (root / RUNNING).exists():  # none has ever been at work here
+        yield False
         return
     with (root / RUNNING).open() as held:
         answer = _take(held, fcntl.LOCK_SH)
-        if answer == "taken" or (answer == "unknown" and _ended(held)):
-            for file in locks.glob("*.lock"):
-                with contextlib.suppress(FileNotFoundError):  # another study's run may end meanwhile
-                    if f"{root}/" in file.read_text():
-                        file.unlink()
+        yield answer == "taken" or (answer == "unknown" and _ended(held))
 
 
 @contextlib.contextmanager
@@ -65,19 +90,20 @@ def alone(file: Path, task: str) -> Iterator[bool]:
 
     Such a one is a job that outlived its Snakemake, and still writes what this one would.
     """
-    held, other = _opened(file), ""
+    held, others = _opened(file), []
     while True:
         if _take(held) == "held":
-            other = _said(held)
-            print(f"waiting for {other.partition(' at ')[0]}, which an earlier run left at this job", file=sys.stderr)
+            who = _said(held).partition(" at ")[0]
+            print(f"waiting for {who}, which an earlier run left at this job", file=sys.stderr)
             fcntl.flock(held, fcntl.LOCK_EX)
+            others.append(_said(held))  # once more: it may not have said anything before
         if _is(held, file):
             break
         held.close()
         held = _opened(file)
     _say(held, f"{_me()} at {task}")
     try:
-        yield other.endswith(f" at {task}")
+        yield bool(others) and all(other.endswith(f" at {task}") for other in others)
     finally:
         file.unlink(missing_ok=True)
         held.close()

@@ -102,7 +102,8 @@ class Requests:
     def _read(self, choice: Mapping[str, object], count: int) -> Returned:
         message, ends = choice["message"], self.sampler.ends
         if choice.get("token_ids"):
-            return from_tokens(choice["token_ids"], ends, [one["logprob"] for one in choice["logprobs"]["content"]])
+            given = (choice.get("logprobs") or {}).get("content") or ()
+            return from_tokens(choice["token_ids"], ends, [one["logprob"] for one in given])
         if cut := [key for key in ("reasoning_content", "reasoning", "tool_calls") if message.get(key)]:
             raise InputError(
                 f"{self.server.base_url}: cuts {cut[0]} out of responses, so that their text is lost; serve the model "

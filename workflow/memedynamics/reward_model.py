@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from transformers import BatchFeature, ProcessorMixin
 
 from memedynamics import checksums, vlm
-from memedynamics.callbacks import save_adapter
 from memedynamics.errors import InputError
 from memedynamics.examples import end_token
 from memedynamics.forcing import sequences
 from memedynamics.images import open_image
+from memedynamics.saving import save_adapter
 
 HEAD, ABOUT = "head.safetensors", "reward_model.json"
 

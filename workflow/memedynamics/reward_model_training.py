@@ -91,9 +91,8 @@ def train(made: RewardTrainer) -> None:
 
     Raises InputError as `runs.train`.
     """
-    checkpoint = callbacks.newest_checkpoint(Path(made.args.output_dir))
     with frozen_pictures(made.model.policy):
-        made.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        callbacks.go_on(made)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from trl import DPOConfig, KTOConfig, RLOOConfig
 
 from memedynamics import callbacks, checksums, milestones, processes, rollouts, tables
-from memedynamics.callbacks import Policy
+from memedynamics.saving import Policy
 from memedynamics.trainer_arguments import DRAWING, Config, Kind
 from memedynamics.training import boundary
 from memedynamics.vlm import bare, load_model, remembered_pictures
@@ -55,7 +55,7 @@ def train(trainer: Trainer) -> None:
     if checkpoint and not isinstance(trainer.model, PeftModel):
         restore(trainer.model, checkpoint)
     with frozen_pictures(trainer.model, getattr(trainer, "ref_model", None)):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        callbacks.go_on(trainer)
 
 
 def restore(model: PreTrainedModel, checkpoint: Path) -> None:
@@ -121,12 +121,15 @@ def collect(steps: dict[str, int], saved: Path, output: Path) -> None:
 
 
 def history(log: list[dict[str, float]]) -> pl.DataFrame:
-    """TRL's log as (step, metric, value), one row per step and metric, under TRL's names."""
+    """TRL's log as (step, metric, value), one row per step and metric, under TRL's names.
+
+    Without the summary's `train_loss`, a mean over the steps since the run was last resumed: `loss` has every step.
+    """
     rows = [
         (entry["step"], metric, float(value))
         for entry in log
         for metric, value in entry.items()
-        if metric != "step" and isinstance(value, int | float)
+        if metric not in ("step", "train_loss") and isinstance(value, int | float)
     ]
     table = pl.DataFrame(rows, schema={"step": pl.Int64, "metric": pl.String, "value": pl.Float64}, orient="row")
     # The summary at the end repeats the epoch; and a resumed log has lost the order of its metrics.

@@ -1,8 +1,8 @@
 """Engine `vllm`: vLLM, inside the job and on its GPU, draws the responses. Written against vLLM 0.30.
 
-Every response is a request of its own with a seed of its own, so that it depends on its name alone: one request for K
-responses (n) has one seed, from which vLLM counts up. The prefix cache makes the K requests of a prompt share its
-picture and its keys. Adapters are requests' arguments, so that one loaded model answers for all milestones of a run.
+A prompt is one request for its K responses (n), which share its picture and, by the prefix cache, its keys. vLLM gives
+each response a seed, counted up from the request's: that of the first response's name, so that every response depends
+on its name alone. Adapters are requests' arguments, so that one loaded model answers for all milestones of a run.
 """
 
 import json
@@ -58,11 +58,10 @@ class Vllm:
 
     def _answers(self, adapter: object, batches: Iterable[list[Asked]]) -> Iterator[list[Returned]]:
         for batch in batches:
-            asked = [(one, seed) for one in batch for seed in one.seeds]
-            prompts = [self._prompt(one) for one, _ in asked]
-            settings = [self._settings(seed) for _, seed in asked]
+            prompts, settings = [self._prompt(one) for one in batch], [self._settings(one) for one in batch]
             outputs = self.llm.generate(prompts, settings, use_tqdm=False, lora_request=adapter)
-            yield [self._read(one, output) for (one, _), output in zip(asked, outputs, strict=True)]
+            pairs = zip(batch, outputs, strict=True)
+            yield [response for asked, output in pairs for response in self._read(asked, output)]
 
     def _prompt(self, asked: Asked) -> dict[str, object]:
         """The prompt's tokens with one token for the picture, which vLLM widens as the processor does."""
@@ -70,27 +69,28 @@ class Vllm:
         tokens = processor.tokenizer(vlm.render(processor, asked.content), add_special_tokens=False).input_ids
         return {"prompt_token_ids": tokens, "multi_modal_data": {"image": asked.image}}
 
-    def _settings(self, seed: int) -> object:
+    def _settings(self, asked: Asked) -> object:
         return self.drawing(
+            n=len(asked.seeds),
+            seed=asked.seeds[0],
             temperature=self.sampler.sampling.temperature,
             max_tokens=self.sampler.sampling.max_new_tokens,
             top_p=1.0,
             top_k=0,
             min_p=0.0,
             watermarking=False,
-            seed=seed,
             stop_token_ids=sorted(self.sampler.ends),
             logit_bias={vlm.picture_token_id(self.sampler.model): NEVER},
             detokenize=False,
         )
 
-    def _read(self, asked: Asked, output: object) -> Returned:
+    def _read(self, asked: Asked, output: object) -> list[Returned]:
         if list(output.prompt_token_ids) != asked.tokens:
             raise InputError(
                 f"vllm: {asked.name} has {len(asked.tokens)} prompt tokens here and {len(output.prompt_token_ids)} "
                 "others in vLLM: it treats this model's pictures in a way of its own; use another engine"
             )
-        return from_tokens(output.outputs[0].token_ids, self.sampler.ends)
+        return [from_tokens(one.token_ids, self.sampler.ends) for one in output.outputs]
 
 
 def _lora(adapters: Mapping[str, Path]) -> dict[str, object]:

@@ -10,7 +10,6 @@ from transformers import Trainer
 from trl import GRPOTrainer
 
 from memedynamics import checksums, modes, tables
-from memedynamics.callbacks import Policy
 from memedynamics.config import Sampling
 from memedynamics.entropy_minimisation import EntropyTrainer
 from memedynamics.examples import correct_samples, training_rows
@@ -20,6 +19,7 @@ from memedynamics.invariants import measure, require
 from memedynamics.job import run
 from memedynamics.methods import EntropyMinimisation, Matched, Trained
 from memedynamics.rewards import reward_functions
+from memedynamics.saving import Policy
 from memedynamics.starting import PUT_ON, starting_policy
 from memedynamics.targets import targeted
 from memedynamics.training import trainer, trainer_config

@@ -53,11 +53,12 @@ def main(
     parent = work / "adapter" if method.reference == "parent" else None
     given = llamafactory.fixed(kind, model, work / "adapter", base, work / "data", work / "checkpoints", parent)
     given = {**own, **llamafactory.arguments(config, trl), **given}
-    llamafactory_run.write_arguments(given, work / "checkpoints", work / "arguments.yaml")
     variables = {**PLACEHOLDERS, "OMP_NUM_THREADS": str(threads), "HF_DATASETS_CACHE": str(work / "cache")}
     variables["TENSORBOARD_LOGGING_DIR"] = str(run.parent / "tensorboard")  # as in `runs.hooks`
     files = (work / "arguments.yaml", work / "settings.json", work / "llamafactory.log")
-    llamafactory_process.train(python, *files, variables, kind.upper())
+    if not llamafactory_run.ended(work / "checkpoints"):
+        llamafactory_run.write_arguments(given, work / "checkpoints", work / "arguments.yaml")
+        llamafactory_process.train(python, *files, variables, kind.upper())
     llamafactory_run.write(kind, rows, known, fractions, work, outputs)
 
 
