@@ -4,7 +4,6 @@ import gc
 import hashlib
 import json
 import os
-import shutil
 from functools import cache
 from pathlib import Path
 
@@ -186,7 +185,7 @@ def sweep():
     """Take away the work of the jobs that have ended: one that sees no lock of this Snakemake has left it there."""
     for job in workflow.dag.finished_jobs:
         if (argument := job.params.get("job")) is not None:  # as a dict it is empty
-            shutil.rmtree(Path(COPIES, json.loads(str(argument))["work"]), ignore_errors=True)
+            disk.discard(Path(COPIES, json.loads(str(argument))["work"]))
 
 
 def named(files):

@@ -105,3 +105,17 @@ def test_contents_count_whatever_the_times(tmp_path):
     assert outside.contents([file]) == first
     file.write_text("two")
     assert outside.contents([file]) != first
+
+
+def test_a_folder_goes_at_once(tmp_path, monkeypatch):
+    """A kill while its files are taken away leaves nothing under its name; the next call takes the rest away."""
+    folder = tmp_path / "work"
+    (folder / "checkpoint-2").mkdir(parents=True)
+    with monkeypatch.context() as killed:
+        killed.setattr(disk.shutil, "rmtree", lambda *_, **__: None)
+        disk.discard(folder)
+    assert not folder.exists() and list(tmp_path.rglob("checkpoint-2"))
+    folder.mkdir()
+    disk.discard(folder)
+    disk.discard(folder)  # where there is nothing
+    assert list(tmp_path.iterdir()) == []

@@ -45,8 +45,8 @@ AFTER = {
     **dict.fromkeys(("sft", "dpo", "grpo"), (0, 1)),
 }
 QUICK = ("data", "analyses", "figures", "report")
-# Who dies: Snakemake with all its jobs, Snakemake alone (its jobs go on), or one job.
-WAYS = ("all", "all", "snakemake", "job")
+# Who dies: Snakemake with all its jobs, one job, or Snakemake alone, a stage's last: its jobs go on to their end.
+WAYS = ("all", "job", "snakemake")
 POLL = 0.02  # seconds
 BLOCK = re.compile(r"^ *(?:local)?rule (\w+):\n((?: +\w+: .*\n)+)", re.MULTILINE)
 
@@ -94,11 +94,14 @@ def recorded(said: str) -> set[str]:
 def drawn(counts: dict[str, int], seed: int, after: dict[str, tuple[int, ...]] = AFTER) -> dict[str, list[Kill]]:
     """As many kills of each stage as `counts` says, at seeded moments; `after`: what a job may have put on disk."""
     chance = random.Random(seed)
-    return {stage: [_one(stage, after.get(stage, (0,)), chance) for _ in range(n)] for stage, n in counts.items()}
+    return {
+        stage: [_one(stage, WAYS[:2] if more else WAYS, after.get(stage, (0,)), chance) for more in range(n)[::-1]]
+        for stage, n in counts.items()
+    }
 
 
-def _one(stage: str, things: tuple[int, ...], chance: random.Random) -> Kill:
-    way, after = chance.choice(WAYS), chance.choice(things)
+def _one(stage: str, ways: tuple[str, ...], things: tuple[int, ...], chance: random.Random) -> Kill:
+    way, after = chance.choice(ways), chance.choice(things)
     return Kill(way, after, chance.uniform(0, 0.3) if after else chance.uniform(0.1, 1.5 if stage in QUICK else 5))
 
 
@@ -210,6 +213,8 @@ class Study:
         if job.work not in [other.work for other in there] or called.poll() is not None:
             return False
         self.left[STAGE[job.rule]].pop(0)
+        if any(self.left.get(STAGE.get(other.rule)) for other in there):  # would end without its own kills
+            kill = kill._replace(way=kill.way.replace("snakemake", "all"))
         hit = [job] if kill.way == "job" else there
         if kill.way == "all":
             os.killpg(called.pid, signal.SIGKILL)

@@ -1,5 +1,6 @@
-"""A full disk, a used-up quota, a read-only folder: one line for each, whichever library met it."""
+"""A full disk, a used-up quota, a read-only folder: one line for each, whichever library met it; folders that go."""
 
+import contextlib
 import errno
 import os
 import shutil
@@ -14,6 +15,15 @@ ADVICE = {
 }
 SAID = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # by libraries in other errors than the system's
 LITTLE = 1 << 20  # bytes: less is a full disk
+
+
+def discard(folder: Path) -> None:
+    """Take `folder` away, if it is there: at once under its name, so that nobody finds it in part after a kill."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def explained(error: BaseException, folder: Path) -> str | None:

@@ -14,7 +14,6 @@ import hashlib
 import inspect
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -101,7 +100,7 @@ def _clear_up(job: dict, work: Path | None) -> None:
         if work and work.is_dir():  # another may have cleared it away
             (work / ENDED).touch()
     else:
-        shutil.rmtree(job["work"], ignore_errors=True)
+        disk.discard(Path(job["work"]))
 
 
 def _done(job: dict, work: Path) -> bool:
