@@ -15,13 +15,13 @@ import scipy.stats
 import synthetic
 import tiny_models
 import tiny_study
-from memedynamics import gather, likelihood, policies, stats, tables, vlm
+from memedynamics import gather, likelihood, likelihood_changes, policies, stats, tables, vlm
 from memedynamics.answers import Labels
 from memedynamics.config import BaseModelConfig
 from memedynamics.errors import InputError
 from memedynamics.figure_likelihood import figure_likelihood
 from memedynamics.images import open_image
-from memedynamics.likelihood import PREDICTORS, TEXTS
+from memedynamics.likelihood_changes import PREDICTORS, TEXTS
 from memedynamics.rank_correlation import spearman
 from memedynamics.scoring import Meme, Scorer
 
@@ -57,8 +57,8 @@ def analysed(
     runs: pl.DataFrame = RUNS,
 ) -> pl.DataFrame:  # fmt: skip
     frame = pl.concat(responses)
-    measured = likelihood.per_text(frame, wanted(frame, types))
-    scale = likelihood.scales(runs, {"dpo": 0.1} if beta is None else beta, ["dpo"])
+    measured = likelihood_changes.per_text(frame, wanted(frame, types))
+    scale = likelihood_changes.scales(runs, {"dpo": 0.1} if beta is None else beta, ["dpo"])
     return likelihood.measure(measured, scale, PROMPTS, runs, resamples)
 
 
@@ -144,7 +144,7 @@ def test_a_method_without_beta_has_the_margin_and_says_why_no_reward():
     sft = table.filter(pl.col("versus").is_null(), method="sft", pair_type="all")
     lacking = sft.filter(pl.col("missing").is_not_null())
     assert set(lacking["statistic"]) == {"reward_chosen", "reward_rejected", "reward_margin", "dpo_loss"}
-    assert lacking["value"].null_count() == 4 and set(lacking["missing"]) == {likelihood.NO_BETA}
+    assert lacking["value"].null_count() == 4 and set(lacking["missing"]) == {likelihood_changes.NO_BETA}
     assert value(table, "pair", "margin", method="sft") == pytest.approx(0.75)
     assert table.filter(method="dpo")["missing"].null_count() == len(table.filter(method="dpo"))
 
@@ -157,7 +157,7 @@ def test_rewards_are_of_runs_whose_loss_compared_with_the_base(reference: str | 
     dpo = table.filter(method="dpo", pair_type="all", text="pair", fraction=1.0)
     lacking = dpo.filter(pl.col("missing").is_not_null())
     assert set(lacking["statistic"]) == {*likelihood.REWARDS, "dpo_loss"} and lacking["value"].null_count() == 4
-    assert set(lacking["missing"]) == {likelihood.NOT_TO_BASE}
+    assert set(lacking["missing"]) == {likelihood_changes.NOT_TO_BASE}
     assert value(table, "pair", "margin") == pytest.approx(0.75)
 
 
@@ -165,7 +165,9 @@ def test_dpos_loss_is_dpos_alone():
     """KTO has β and implicit rewards (0.1 · .75), and another loss."""
     table = analysed(scored("dpo", FOUR), scored("sft", FOUR), beta={"dpo": 0.1, "sft": 0.1})
     lacking = table.filter(pl.col("missing").is_not_null())
-    assert set(lacking.select("method", "statistic", "missing").rows()) == {("sft", "dpo_loss", likelihood.NOT_DPO)}
+    assert set(lacking.select("method", "statistic", "missing").rows()) == {
+        ("sft", "dpo_loss", likelihood_changes.NOT_DPO)
+    }
     assert lacking["value"].null_count() == len(lacking) > 0
     assert value(table, "pair", "reward_margin", method="sft") == pytest.approx(0.075)
 
@@ -289,8 +291,8 @@ def test_rewards_equal_those_trl_logs(tmp_path: Path):
     texts = responses.select("probe_kind", *gather.MEME, "sample").with_columns(
         text=pl.when(sample=0).then(pl.lit("chosen")).otherwise(pl.lit("rejected")), pair_type=pl.lit("wrong_answer")
     )
-    measured = likelihood.per_text(responses, texts)
-    pairs = likelihood.per_pair(measured, likelihood.scales(RUNS, {"dpo": 0.3}, ["dpo"])).mean()
+    measured = likelihood_changes.per_text(responses, texts)
+    pairs = likelihood_changes.per_pair(measured, likelihood_changes.scales(RUNS, {"dpo": 0.3}, ["dpo"])).mean()
     assert abs(logged["rewards/margins"]) > 0.01
     for name, column in (("chosen", "reward_chosen"), ("rejected", "reward_rejected"), ("margins", "reward_margin"),
                          ("accuracies", "wider")):  # fmt: skip

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 import tiny_models
-from memedynamics import callbacks, exports, failures, llamafactory, llamafactory_data, llamafactory_process, tables
+from memedynamics import exports, failures, llamafactory, llamafactory_data, llamafactory_process, resuming, tables
 from memedynamics.adapters import activate, load_adapters
 from memedynamics.config import Adapter, BaseModelConfig
 from memedynamics.errors import InputError
@@ -566,7 +566,7 @@ def test_a_stopped_run_ends_like_an_uninterrupted_one(
     variables = {**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", code, str(study), str(tmp_path), str(environment)]
     process = subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True)
-    mark = tmp_path / f"work/checkpoints/checkpoint-2/{callbacks.COMPLETE}"
+    mark = tmp_path / f"work/checkpoints/checkpoint-2/{resuming.COMPLETE}"
     while not mark.exists():
         assert process.poll() is None, process.stderr.read()[-3000:]
         time.sleep(0.01)

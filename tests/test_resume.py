@@ -16,7 +16,7 @@ import pytest
 from polars.testing import assert_frame_equal
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from memedynamics import callbacks, live, runs, tables
+from memedynamics import live, resuming, runs, tables
 from memedynamics.errors import InputError
 from tiny_study import ROOT, outputs, train, write_study
 
@@ -55,7 +55,7 @@ def start(kind: str, study: Path, run: Path) -> subprocess.Popen:
 
 def kill_after(step: int, process: subprocess.Popen, run: Path) -> None:
     """SIGKILL the process once checkpoint `step` is whole, at a moment of the following steps that is drawn."""
-    mark = run / f"work/checkpoints/checkpoint-{step}" / callbacks.COMPLETE
+    mark = run / f"work/checkpoints/checkpoint-{step}" / resuming.COMPLETE
     while not mark.exists():
         assert process.poll() is None, "the run ended before it was killed"
         time.sleep(0.002)

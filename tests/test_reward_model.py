@@ -22,10 +22,10 @@ import tiny_models
 import tiny_study
 from memedynamics import (
     adapters,
-    callbacks,
     forcing,
     graders,
     live,
+    resuming,
     reward_grader,
     reward_model,
     reward_model_training,
@@ -222,7 +222,7 @@ def test_a_killed_training_ends_like_an_undisturbed_one(fitted: Path, study: Pat
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
     saved = tmp_path / "work/checkpoints/checkpoint-6"
-    assert (saved / callbacks.COMPLETE).exists()
+    assert (saved / resuming.COMPLETE).exists()
     assert all("lora" in name or name == "head.weight" for name in load_file(saved / "model.safetensors"))
     short = tmp_path / "work/checkpoints/checkpoint-1000"  # newer than all others, and cut short
     short.mkdir()

@@ -18,15 +18,14 @@
 7. A response without an end token was cut at max_new_tokens: `cut_share`.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import combinations, permutations
-from pathlib import Path
+from collections.abc import Sequence
+from itertools import combinations
 
 import polars as pl
 import polars.selectors as cs
 
-from memedynamics import curves
-from memedynamics.gather import BASE, CURVE, MEME, by_run, finish, labelled, scan
+from memedynamics import curves, kl_between_seeds
+from memedynamics.gather import BASE, CURVE, MEME, finish
 from memedynamics.stats import ratio
 
 SPANS = ("format", "rationale", "answer", "end")
@@ -59,13 +58,6 @@ STATISTICS: curves.Statistics = (
     }
 )
 COMPARED = ("exact/all/per_response", "exact/all/per_token")
-TOKEN = ["fraction", *MEME, "sample", "position"]
-LOGPS = ["logp", "ref_logp"]
-SEED_COLUMNS = ["present", "k3_weighted", "tokens"]
-SEED_STATISTICS: curves.Statistics = {
-    "k3_weighted/all/per_response": ("nat", _per("k3_weighted", "present")),
-    "k3_weighted/all/per_token": ("nat/token", _per("k3_weighted", "tokens")),
-}
 
 
 def per_response(traces: pl.LazyFrame) -> pl.DataFrame:
@@ -123,69 +115,6 @@ def decisions(responses: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def base_tokens(traces: pl.LazyFrame) -> pl.DataFrame:
-    """TOKEN, logp, ref_logp of every token of base samples, all milestones; about 36 bytes a token."""
-    keys = pl.col(*MEME).cast(pl.Categorical)
-    chosen = traces.filter(pl.col("probe_kind") == "base_sample")
-    return chosen.select("fraction", keys, "sample", "position", *LOGPS).collect(engine="streaming")
-
-
-def beside(tokens: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
-    """LOGPS of `others` in the rows of `tokens`, empty where it has no such token; both from `base_tokens`.
-
-    All runs of a study score the same texts in the same order, so mostly there is nothing to look up.
-    """
-    if tokens.select(TOKEN).equals(others.select(TOKEN)):
-        return others.select(LOGPS)
-    return tokens.select(TOKEN).join(others, on=TOKEN, how="left", maintain_order="left").select(LOGPS)
-
-
-def between_seeds(policy: pl.LazyFrame, other: pl.LazyFrame) -> pl.DataFrame:
-    """KL(policy‖other) of each prompt at base samples' positions, mean over responses (docstring, 5): SEED_COLUMNS.
-
-    Both are traces over the same probes.
-    """
-    ours, theirs = base_tokens(policy), base_tokens(other)
-    return _between_seeds(ours.select(TOKEN), ours.select(LOGPS), beside(ours, theirs))
-
-
-def _between_seeds(tokens: pl.DataFrame, policy: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
-    """`between_seeds` from TOKEN and, in the same rows, the two policies' LOGPS."""
-    ours, reference, theirs = (pl.col(name).cast(pl.Float64) for name in (*LOGPS, "other"))
-    log_ratio = theirs - ours
-    value = (ours - reference).exp() * (log_ratio.exp() - 1 - log_ratio)
-    rows = pl.concat([tokens, policy, other.select(other="logp")], how="horizontal").lazy()
-    summed = (
-        rows.select("fraction", *MEME, "position", k3_weighted=value)
-        .drop_nulls("k3_weighted")
-        .group_by("fraction", *MEME)
-        .agg(pl.col("k3_weighted").sum(), tokens=pl.len().cast(pl.Float64), samples=(pl.col("position") == 0).sum())
-        .collect(engine="streaming")
-    )
-    means = [pl.col(name) / pl.col("samples") for name in ("k3_weighted", "tokens")]
-    return summed.with_columns(
-        *means, pl.col(*MEME).cast(pl.String), present=pl.lit(1.0), probe_kind=pl.lit("base_sample")
-    ).drop("samples")
-
-
-def seed_pairs(traces: Sequence[Path]) -> Iterator[tuple[str, pl.DataFrame]]:
-    """The other seed's name, and `between_seeds` with method and seed, of every ordered pair of seeds of one method.
-
-    Every file is read once; one method's tokens are held in memory at a time.
-    """
-    runs = {run: found for run, found in by_run(traces).items() if run[0] != BASE}
-    for method in sorted({name for name, _ in runs}):
-        seeds = sorted(seed for name, seed in runs if name == method)
-        if len(seeds) > 1:
-            tokens = base_tokens(scan(runs[method, seeds[0]], "traces"))
-            logps = {seeds[0]: tokens.select(LOGPS)}
-            tokens = tokens.select(TOKEN)
-            logps |= {seed: beside(tokens, base_tokens(scan(runs[method, seed], "traces"))) for seed in seeds[1:]}
-            for seed, other in permutations(seeds, 2):
-                pair = _between_seeds(tokens, logps[seed], logps[other])
-                yield f"seed{other}", labelled(pair, method, seed)
-
-
 def measure(
     tokens: pl.DataFrame,
     responses: pl.DataFrame,
@@ -196,7 +125,8 @@ def measure(
 ) -> pl.DataFrame:
     """The analysis `kl`, in its schema (`study` left to the writer).
 
-    `tokens` from `per_response` with method and seed, `responses` of the same texts, `pairs` from `seed_pairs`.
+    `tokens` from `per_response` with method and seed, `responses` of the same texts, `pairs` from
+    kl_between_seeds.seed_pairs.
     """
     moved = per_prompt(tokens).join(decisions(responses), on=[*CURVE, *MEME], nulls_equal=True)
     rows: list[dict] = []
@@ -204,7 +134,7 @@ def measure(
         rows += _rows(part, prompts, resamples)
     for versus, frame in pairs:
         for part in curves.by_split(frame):
-            rows += _seed_rows(part, versus, prompts, resamples)
+            rows += kl_between_seeds.rows(part, versus, prompts, resamples)
     names = pl.col("statistic").str.split("/")
     table = pl.DataFrame(rows, infer_schema_length=None).with_columns(
         estimator=names.list.get(0), span=names.list.get(1), statistic=names.list.get(2)
@@ -222,14 +152,6 @@ def _rows(frame: pl.DataFrame, prompts: pl.DataFrame, resamples: int) -> list[di
     against = [{**keys[a], "versus": _name(who[a], who[b])} for a, b in compared]
     rows = curves.level_rows(keys, views, index, estimates)
     return rows + curves.difference_rows(against, views, pairs, {name: estimates[name] for name in COMPARED})
-
-
-def _seed_rows(frame: pl.DataFrame, versus: str, prompts: pl.DataFrame, resamples: int) -> list[dict]:
-    memes, who, views = curves.place(frame, prompts, SEED_COLUMNS)
-    index = [views.add(curve) for curve in range(len(who))]
-    estimates = curves.evaluate(views, SEED_COLUMNS, SEED_STATISTICS, *curves.resampling(memes, resamples))
-    keys = [{**_key(memes, curve), "direction": "between_seeds", "versus": versus} for curve in who]
-    return curves.level_rows(keys, views, index, estimates)
 
 
 def _key(memes: pl.DataFrame, curve: dict) -> dict:

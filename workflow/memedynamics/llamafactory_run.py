@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 
-from memedynamics import callbacks, checksums, llamafactory_data, runs, saving, schemas, tables, trained_on
+from memedynamics import checksums, llamafactory_data, resuming, runs, saving, schemas, tables, trained_on
 from memedynamics.adapters import peft_config
 from memedynamics.config import Adapter
 from memedynamics.errors import InputError
@@ -85,7 +85,7 @@ def write_inputs(
 def write_arguments(given: dict[str, object], output: Path, file: Path) -> None:
     """Write LLaMA-Factory's arguments, with the newest whole checkpoint in `output` where there is one."""
     output.mkdir(parents=True, exist_ok=True)
-    while (checkpoint := callbacks.newest_checkpoint(output)) and callbacks.is_last(checkpoint):
+    while (checkpoint := resuming.newest_checkpoint(output)) and resuming.is_last(checkpoint):
         shutil.rmtree(checkpoint)  # from it, one step more would be taken
     if checkpoint:
         given = {**given, "resume_from_checkpoint": str(checkpoint)}
@@ -94,7 +94,7 @@ def write_arguments(given: dict[str, object], output: Path, file: Path) -> None:
 
 def ended(output: Path) -> bool:
     """Whether LLaMA-Factory has trained to its end in `output`, which nobody noted: its own last word is there."""
-    return (output / TRAINER_STATE_NAME).exists() and callbacks.is_last(output)
+    return (output / TRAINER_STATE_NAME).exists() and resuming.is_last(output)
 
 
 def write(

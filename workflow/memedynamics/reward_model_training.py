@@ -1,6 +1,6 @@
 """How the reward model trains, with transformers' Trainer, and what is measured on the pairs held out of it.
 
-1. It resumes as every training does (module `callbacks`); a checkpoint holds what trains, not the base model.
+1. It resumes as every training does (module `resuming`); a checkpoint holds what trains, not the base model.
 2. The first step's loss is ln 2, since the head starts at 0; another one means that something else is trained.
 """
 
@@ -14,7 +14,7 @@ from peft import PeftModel, get_peft_model
 from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin, Trainer, TrainingArguments
 from transformers import set_seed as set_all_seeds
 
-from memedynamics import adapters, batching, callbacks, reward_model
+from memedynamics import adapters, batching, callbacks, resuming, reward_model
 from memedynamics.config import Adapter
 from memedynamics.errors import InputError
 from memedynamics.job import progress
@@ -78,7 +78,7 @@ def trainer(
 ) -> RewardTrainer:
     """The trainer of `model` on the pairs in `rows` (examples.training_rows); live metrics go to `work`."""
     hooks = [callbacks.Live(work), callbacks.History(counts_on=False), callbacks.Progress("REWARD MODEL")]
-    hooks.append(callbacks.Checkpoints())
+    hooks.append(resuming.Checkpoints())
     collate = reward_model.collator(model.policy, processor)
     made = RewardTrainer(model, config, collate, rows.to_dicts(), callbacks=hooks)
     made.remove_callback(PrinterCallback)
@@ -92,7 +92,7 @@ def train(made: RewardTrainer) -> None:
     Raises InputError as `runs.train`.
     """
     with frozen_pictures(made.model.policy):
-        callbacks.go_on(made)
+        resuming.go_on(made)
 
 
 @torch.no_grad()

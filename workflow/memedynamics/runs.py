@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from trl import DPOConfig, KTOConfig, RLOOConfig
 
-from memedynamics import callbacks, checksums, milestones, processes, rollouts, tables
+from memedynamics import callbacks, checksums, milestones, processes, resuming, rollouts, tables
 from memedynamics.saving import Policy
 from memedynamics.trainer_arguments import DRAWING, Config, Kind
 from memedynamics.training import boundary
@@ -32,10 +32,10 @@ def hooks(kind: Kind, config: Config, fractions: list[float], work: Path, run: P
         callbacks.Live(work),  # before the history is checked: a number that is not finite is seen too
         callbacks.History(counts_on=isinstance(config, DRAWING)),
         callbacks.Progress(kind.upper()),
-        callbacks.Checkpoints(boundary(config)),
+        resuming.Checkpoints(boundary(config)),
     ]
     found += [callbacks.WholeHead()] if processes.sharding() else []
-    return [*found, callbacks.Epochs()] if isinstance(config, DRAWING) else found
+    return [*found, resuming.Epochs()] if isinstance(config, DRAWING) else found
 
 
 def carry_out(
@@ -51,11 +51,11 @@ def train(trainer: Trainer) -> None:
 
     Raises InputError when a loss is not finite, and when SIGTERM stopped the run (it resumes when run again).
     """
-    checkpoint = callbacks.newest_checkpoint(Path(trainer.args.output_dir))
+    checkpoint = resuming.newest_checkpoint(Path(trainer.args.output_dir))
     if checkpoint and not isinstance(trainer.model, PeftModel):
         restore(trainer.model, checkpoint)
     with frozen_pictures(trainer.model, getattr(trainer, "ref_model", None)):
-        callbacks.go_on(trainer)
+        resuming.go_on(trainer)
 
 
 def restore(model: PreTrainedModel, checkpoint: Path) -> None:

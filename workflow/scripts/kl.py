@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from memedynamics import gather, kl, tables
+from memedynamics import gather, kl, kl_between_seeds, tables
 from memedynamics.job import progress, run
 
 DECISIONS = ["fraction", "probe_kind", *gather.MEME, "p_hateful", "ref_p_hateful", "forced"]
@@ -26,7 +26,7 @@ def main(
     `parents` names, by method, the run it began at; those runs are measured against it too.
     """
     prompts, milestones = gather.prompts(data), gather.milestones(runs)
-    pairs = list(kl.seed_pairs(traces))
+    pairs = list(kl_between_seeds.seed_pairs(traces))
     frame = kl.measure(*read(traces, responses, milestones), pairs, prompts, milestones, resamples)
     # The start is the reference itself. Runs of two parents are read on different texts, so they are not compared.
     later = milestones.filter(pl.col("fraction") > 0)

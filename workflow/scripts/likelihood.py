@@ -5,7 +5,7 @@ from typing import Literal
 
 import polars as pl
 
-from memedynamics import gather, likelihood, tables
+from memedynamics import gather, likelihood, likelihood_changes, tables
 from memedynamics.job import progress, run
 
 
@@ -24,14 +24,14 @@ def main(
 
     `beta` by method; `dpo`: the methods that minimised DPO's loss.
     """
-    wanted = likelihood.texts(gather.finite(tables.read(probes, "probes"), probes), pair_rule)
+    wanted = likelihood_changes.texts(gather.finite(tables.read(probes, "probes"), probes), pair_rule)
     measured = [
-        likelihood.per_text(gather.frames(found, "responses", likelihood.RESPONSES), wanted)
+        likelihood_changes.per_text(gather.frames(found, "responses", likelihood_changes.RESPONSES), wanted)
         for found in progress(gather.by_run(responses).values(), "responses")
     ]
     milestones = gather.milestones(runs)
     found = gather.whole(pl.concat(measured), milestones, "responses")
-    scale = likelihood.scales(milestones, beta, dpo)
+    scale = likelihood_changes.scales(milestones, beta, dpo)
     frame = likelihood.measure(found, scale, gather.prompts(data), milestones, resamples)
     tables.write(frame, table, "likelihood")
 
