@@ -163,7 +163,7 @@ class Study:
     def __init__(self, folder: Path, targets: list[str], kills: dict[str, list[Kill]]) -> None:
         self.folder, self.targets = folder, targets
         self.left = {stage: list(some) for stage, some in kills.items()}
-        self.hits, self.hit_jobs = Counter(), Counter()
+        self.hits, self.hit_jobs, self.ways = Counter(), Counter(), Counter()
         # Jobs that outlived their Snakemake; private folders of those that ended and cleared up as it died.
         self.strays, self.unrecorded = [], set()
         self.calls: list[str] = []
@@ -213,8 +213,8 @@ class Study:
         if job.work not in [other.work for other in there] or called.poll() is not None:
             return False
         self.left[STAGE[job.rule]].pop(0)
-        if any(self.left.get(STAGE.get(other.rule)) for other in there):  # would end without its own kills
-            kill = kill._replace(way=kill.way.replace("snakemake", "all"))
+        if any(self.left.get(STAGE.get(other.rule)) for other in there if other.work != job.work):
+            kill = kill._replace(way="all")  # the others would go on, and end without their own kills
         hit = [job] if kill.way == "job" else there
         if kill.way == "all":
             os.killpg(called.pid, signal.SIGKILL)
@@ -238,6 +238,7 @@ class Study:
         psutil.wait_procs([job.process for job in hit], 0 if kill.way == "snakemake" else 10)
         self.watch.look()
         self.hits.update(STAGE.get(job.rule) for job in hit)
+        self.ways[kill.way] += 1
         self.hit_jobs.update(job.work for job in hit)
         self.strays += hit if kill.way == "snakemake" else []
 
