@@ -36,10 +36,6 @@ onstart:
     claim(log)
 
 
-onsuccess:
-    sweep()
-
-
 onerror:
     print_failures(log)
 

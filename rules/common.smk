@@ -9,7 +9,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from memedynamics import array_tasks, disk, environment, job_signals, lineage, lock, outside, pace, quick_plans, readers
+from memedynamics import array_tasks, disk, environment, job_signals, lineage, lock, noted, outside, pace, quick_plans, readers
 from memedynamics.definitions import definition
 from memedynamics.errors import InputError
 from memedynamics.failures import print_failures
@@ -178,14 +178,7 @@ def claim(logs):
     if told := disk.unwritable(HOME):
         raise WorkflowError(told)
     HELD.append(or_stop(lock.hold_study, HOME, next(iter(logs), "")))
-    os.environ[lock.HELD] = lock.stamp(HOME)
-
-
-def sweep():
-    """Take away the work of the jobs that have ended: one that sees no lock of this Snakemake has left it there."""
-    for job in workflow.dag.finished_jobs:
-        if (argument := job.params.get("job")) is not None:  # as a dict it is empty
-            disk.discard(Path(COPIES, json.loads(str(argument))["work"]))
+    noted.clear_up(COPIES)
 
 
 def named(files):

@@ -45,26 +45,12 @@ def test_a_second_snakemake_is_told_of_the_first(tmp_path):
     lock.hold_study(tmp_path).close()
 
 
-def test_whether_a_study_is_left_alone(tmp_path):
-    """Not while a Snakemake is at work on it, nor where there never was one."""
-    assert not lock.left_alone(tmp_path)
-    with process(STUDY, tmp_path) as other:
-        assert not lock.left_alone(tmp_path)
-        other.kill()
-        other.wait()
-        assert lock.left_alone(tmp_path)
-    lock.hold_study(tmp_path).close()
-
-
-def test_a_job_of_an_earlier_snakemake_is_left_alone(tmp_path, monkeypatch):
-    """Though another one has the study by now; that one's own jobs are not."""
-    lock.hold_study(tmp_path).close()
-    monkeypatch.setenv(lock.HELD, lock.stamp(tmp_path))
-    os.utime(tmp_path / lock.RUNNING, (1, 1))
+def test_whether_a_study_has_been_held(tmp_path):
+    """By one that is at work, and by one that was killed."""
+    assert not lock.has_been_held(tmp_path)
     with process(STUDY, tmp_path):
-        assert lock.left_alone(tmp_path)
-        monkeypatch.setenv(lock.HELD, lock.stamp(tmp_path))
-        assert not lock.left_alone(tmp_path)
+        assert lock.has_been_held(tmp_path)
+    assert lock.has_been_held(tmp_path)
 
 
 def test_who_has_a_study_says_where_its_log_is(tmp_path):
@@ -120,17 +106,6 @@ def test_without_locks_a_process_at_work_keeps_its_own(tmp_path, no_locks):
     lock.forget_killed(root, locks)
     assert list(locks.iterdir()) == []
     lock.hold_study(root).close()
-
-
-def test_without_locks_a_study_is_left_alone_once_its_process_has_ended(tmp_path, no_locks, monkeypatch):
-    """On the machine where it was: of another nothing is known."""
-    with process(no_locks + STUDY, tmp_path) as other:
-        assert not lock.left_alone(tmp_path)
-        other.kill()
-        other.wait()
-        assert lock.left_alone(tmp_path)
-    monkeypatch.setattr(lock.socket, "gethostname", lambda: "another")
-    assert not lock.left_alone(tmp_path)
 
 
 def test_without_locks_nothing_is_known_of_another_machine(tmp_path, no_locks, monkeypatch):

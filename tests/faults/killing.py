@@ -48,7 +48,7 @@ QUICK = ("data", "analyses", "figures", "report")
 # Who dies: Snakemake with all its jobs, one job, or Snakemake alone, a stage's last: its jobs go on to their end.
 WAYS = ("all", "job", "snakemake")
 POLL = 0.02  # seconds
-BLOCK = re.compile(r"^ *(?:local)?rule (\w+):\n((?: +\w+: .*\n)+)", re.MULTILINE)
+BLOCK = re.compile(r"^ *(?:local)?rule \w+:\n((?: +\w+: .*\n)+)", re.MULTILINE)
 
 
 class Kill(NamedTuple):
@@ -67,23 +67,10 @@ class Job(NamedTuple):
     process: psutil.Process
 
 
-class Begun(NamedTuple):
-    """A job that Snakemake says it started: its first output and its private folder."""
-
-    output: str
-    work: str
-
-
-def begun(said: str) -> dict[str, Begun]:
-    """By number, the jobs that Snakemake's output says were started."""
-    found = {}
-    for rule, block in BLOCK.findall(said):
-        told = dict(re.findall(r"^ +(\w+): (.*)$", block, re.MULTILINE))
-        values = re.findall(r"\w+=([^,]+)", told.get("wildcards", ""))
-        if "output" in told:
-            work = f"{ROOT}/.work/{rule}/{'/'.join(values) or 'all'}"
-            found[told["jobid"]] = Begun(told["output"].partition(",")[0], work)
-    return found
+def begun(said: str) -> dict[str, str]:
+    """By number, the first output of each job that Snakemake's output says was started; `all` has none."""
+    blocks = [dict(re.findall(r"^ +(\w+): (.*)$", block, re.MULTILINE)) for block in BLOCK.findall(said)]
+    return {told["jobid"]: told["output"].partition(",")[0] for told in blocks if "output" in told}
 
 
 def recorded(said: str) -> set[str]:
@@ -164,8 +151,7 @@ class Study:
         self.folder, self.targets = folder, targets
         self.left = {stage: list(some) for stage, some in kills.items()}
         self.hits, self.hit_jobs, self.ways = Counter(), Counter(), Counter()
-        # Jobs that outlived their Snakemake; private folders of those that ended and cleared up as it died.
-        self.strays, self.unrecorded = [], set()
+        self.strays: list[Job] = []  # that outlived their Snakemake
         self.calls: list[str] = []
         self.watch = Watch(folder)
 
@@ -193,7 +179,6 @@ class Study:
         killed = self._kill_once(psutil.Process(called.pid), called)
         status = called.wait()
         self.calls.append(output.read_text())
-        self.unrecorded |= self._ended_unrecorded() if killed else set()
         assert killed or status == 0, self.calls[-1][-8000:]
         return not killed
 
@@ -242,18 +227,11 @@ class Study:
         self.hit_jobs.update(job.work for job in hit)
         self.strays += hit if kill.way == "snakemake" else []
 
-    def _ended_unrecorded(self) -> set[str]:
-        """Jobs of the last call that had put all on disk and cleared up when Snakemake died."""
-        jobs, finished = begun(self.calls[-1]), recorded(self.calls[-1])
-        works = {job.work for number, job in jobs.items() if number not in finished}
-        wrote = {f"{ROOT}/.work/{_job(file)}" for file in list(self.watch.versions)}
-        return {work for work in works & wrote if not (self.folder / work).exists()}
-
     def started_again(self) -> list[str]:
         """Jobs, by their first output, that started in a call after the one that said they were finished."""
         done, again = set(), []
         for said in self.calls:
-            jobs = {number: job.output for number, job in begun(said).items()}
+            jobs = begun(said)
             again += sorted(done & set(jobs.values()))
-            done |= {jobs[number] for number in recorded(said) & jobs.keys()}  # `all` has no output
+            done |= {jobs[number] for number in recorded(said) & jobs.keys()}
         return again

@@ -13,7 +13,7 @@ import yaml
 
 from smoke_study import SMOKE, planned, snakemake
 
-from .killing import COMMAND, ROOT, running
+from .killing import COMMAND, ROOT, Watch, running
 from .test_kills import anew, differences
 
 pytestmark = pytest.mark.workflow
@@ -240,22 +240,31 @@ def test_two_at_once(project, own_data):
     snakemake(project, *targets, "--cores", "2", "--rerun-incomplete")
 
 
-# What a job's process imports as it starts, in the place of a lock that it cannot see.
-UNSEEN = """
-from contextlib import suppress
-with suppress(ImportError):
-    from memedynamics import lock
-    lock.left_alone = lambda root: True
+# What Snakemake's process imports as it starts: it dies where it would note that a job is done.
+DIES = """
+import sys
+if sys.argv[0].endswith("snakemake"):
+    import os
+    from snakemake.persistence.file import FilePersistence
+    FilePersistence.finished = lambda *_: os._exit(9)
 """
 
 
-def test_work_that_no_lock_was_seen_over_goes_when_snakemake_ends(project):
-    """As where locks do not reach from the machine of Snakemake to that of the job."""
+def test_a_job_that_had_ended_and_was_not_noted_is_only_put_together(project):
+    """Its batches are as they were, and gone once it is noted."""
     imported = project / "sitecustomize.py"
     guard = imported.read_text()
-    imported.write_text(guard + UNSEEN)
     with aside(project, "drawn/base/pictograms/val.1-of-2.parquet") as targets:
-        snakemake(project, *targets, "--cores", "1")
-        assert "its work stays" in (project / ROOT / "logs/sample_base/pictograms/val.1-of-2.log").read_text()
-        assert not list((project / ROOT / ".work/sample_base").rglob("*.parquet"))
-    imported.write_text(guard)
+        imported.write_text(guard + DIES)
+        died = snakemake(project, *targets, "--cores", "1", check=False)
+        imported.write_text(guard)
+        work = project / ROOT / ".work/sample_base/pictograms/val/1-of-2"
+        assert died.returncode == 9 and list(work.rglob("ended"))
+        watch = Watch(project)
+        watch.look()
+        assert watch.versions
+        watch.start()
+        snakemake(project, *targets, "--cores", "1", "--rerun-incomplete")
+        watch.over.set()
+        watch.join()
+        assert not watch.repeated() and not work.exists()

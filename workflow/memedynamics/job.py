@@ -28,13 +28,13 @@ from pydantic import ValidationError, validate_call
 from memedynamics import checkpoints, checksums, disk, environment, lease, lock, outside, tables
 from memedynamics.errors import InputError
 
-ENDED = "ended"  # in a job's private folder, where it had ended and nobody was there to note that
+ENDED = "ended"  # in the private folder of a job that has ended
 
 
 def run(main: Callable[..., object]) -> None:
     """Call `main` with the job's JSON argument; an InputError ends the process with its one line and status 1.
 
-    Of several processes that share the job (module `launch`) only the first clears up and reports.
+    Of several processes that share the job (module `launch`) only the first leaves its work and reports.
     """
     gc.enable()  # off while modules are imported
     # The process's own start: importing torch and the trainers is most of a short job.
@@ -76,7 +76,6 @@ def _carry_out(main: Callable[..., object], job: dict) -> None:
         # By the clock of the disk that the outputs will be on.
         outside.refuse_future(_paths(job["input"]), file.stat().st_mtime if file.exists() else None)
         if task and same and _done(job, given["work"]):
-            _clear_up(job, given["work"])
             return
         if task:
             given["work"].mkdir(parents=True, exist_ok=True)
@@ -86,21 +85,15 @@ def _carry_out(main: Callable[..., object], job: dict) -> None:
             validate_call(main, config={"arbitrary_types_allowed": True})(**own)
         if is_first_process():
             _as_the_umask_says(_paths(job["output"]))
-            _clear_up(job, given.get("work"))
+            _leave(job, given.get("work"))
 
 
-def _clear_up(job: dict, work: Path | None) -> None:
-    """Take the job's private folder away, unless nobody is there to note that the job is done.
-
-    Then Snakemake has it made anew, and finds there what only has to be put together. Where locks do not reach from
-    machine to machine it stays too, until Snakemake ends (`sweep` in rules/common.smk).
-    """
-    if lock.left_alone(Path(job["root"])):
-        print(f"no Snakemake notes that this is done: its work stays in {job['work']} for the next", file=sys.stderr)
-        if work and work.is_dir():  # another may have cleared it away
-            (work / ENDED).touch()
-    else:
+def _leave(job: dict, work: Path | None) -> None:
+    """Leave the job's private folder to the Snakemake that takes it away (module `noted`), unless there is none."""
+    if not lock.has_been_held(Path(job["root"])):
         disk.discard(Path(job["work"]))
+    elif work:
+        (work / ENDED).touch()
 
 
 def _done(job: dict, work: Path) -> bool:

@@ -24,7 +24,6 @@ from memedynamics.errors import InputError
 from memedynamics.living import alive
 
 RUNNING = ".running"
-HELD = "MEMEDYNAMICS_HELD"  # in a job's environment, the `stamp` of the Snakemake that started it
 WHO = re.compile(r"process (\d+) on (.*?)(?: at .*)?")  # what `_me` writes, and the task of a job
 PATIENCE = 1.0  # seconds: another Snakemake may look at the lock while it is taken
 UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -56,27 +55,15 @@ def forget_killed(root: Path, locks: Path) -> None:
                     file.unlink()
 
 
-def left_alone(root: Path) -> bool:
-    """Whether the Snakemake that started this job of the study in `root` is gone: nobody notes that it is done.
-
-    Another one that has the study by now makes it anew, whenever it comes to it.
-    """
-    if os.environ.get(HELD, stamp(root)) != stamp(root):
-        return True
-    with _seen(root) as alone:
-        return alone
-
-
-def stamp(root: Path) -> str:
-    """Which Snakemake has, or had last, the study in `root`: when it took it."""
-    file = root / RUNNING
-    return str(file.stat().st_mtime_ns) if file.exists() else ""
+def has_been_held(root: Path) -> bool:
+    """Whether a Snakemake has, or had, the study in `root`, as far as this machine sees its disk."""
+    return (root / RUNNING).exists()
 
 
 @contextlib.contextmanager
 def _seen(root: Path) -> Iterator[bool]:
     """Inside, no Snakemake begins with the study in `root`, if this yields that the last one is gone."""
-    if not (root / RUNNING).exists():  # none has ever been at work here
+    if not has_been_held(root):
         yield False
         return
     with (root / RUNNING).open() as held:
