@@ -9,7 +9,19 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from memedynamics import array_tasks, disk, environment, job_signals, lineage, lock, noted, outside, pace, quick_plans, readers
+from memedynamics import (
+    array_tasks,
+    disk,
+    environment,
+    job_signals,
+    lineage,
+    lock,
+    noted,
+    outside,
+    pace,
+    quick_plans,
+    readers,
+)
 from memedynamics.definitions import definition
 from memedynamics.errors import InputError
 from memedynamics.failures import print_failures
