@@ -11,7 +11,7 @@ from torch import nn
 
 import tiny_models
 import tiny_study
-from memedynamics import decision_gradients, feature_groups, sharpe, tables, vlm
+from memedynamics import decision_gradients, feature_groups, policies, sharpe, tables, vlm
 from memedynamics.attributions import Extractor
 from memedynamics.config import Adapter, BaseModelConfig, Sharpe
 from memedynamics.decision_gradients import FirstTokens, Question, answer, embedded, occluded
@@ -257,6 +257,17 @@ def test_script_covers_milestones_and_splits(extracted, study):
     base, trained = (extracted[name][0].filter(group="all") for name in ("base", "sft"))
     assert set(base.select("split", "id").rows()) == set(trained.select("split", "id").rows())
     assert (base["log_odds"].mean() - trained["log_odds"].mean()) != 0
+
+
+def test_occlusion_is_the_policy_s_in_every_batch(study, tmp_path):
+    """Also in a job's first one, before anything was asked of the base."""
+    folder = tiny_models.folder("qwen2_5_vl")
+    base = BaseModelConfig(source="tiny", dtype="float32")
+    choose = policies.load(folder, base, "adapter", study["run"]["milestones"], [1.0])
+    extractor = Extractor(choose, vlm.load_processor(folder), PROMPT)
+    some = memes(tmp_path)
+    first, again = (extractor.extract(some, [1.0], checked=True, signal=False)[0] for _ in range(2))
+    assert first["occlusion"].null_count() < len(first) and first.equals(again)
 
 
 def test_sketches_agree_with_the_exact_strengths(extracted):

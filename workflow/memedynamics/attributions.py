@@ -86,7 +86,9 @@ class Extractor:
     def _extract(
         self, memes: Sequence[Meme], fractions: Sequence[float], checked: bool, signal: bool
     ) -> tuple[pl.DataFrame, States]:
-        layout, states, rows = self._layout(memes), {}, []
+        # Before a policy is chosen: these are asked of the base, and only one of both is switched on.
+        layout, mean = self._layout(memes), self._mean
+        states, rows = {}, []
         with ExitStack() as pictures:
             seen: set[PreTrainedModel] = set()
             for fraction in fractions:
@@ -97,20 +99,20 @@ class Extractor:
                 question = _moved(layout.question, model)
                 gradients = Gradients([meme.group for meme in memes])
                 answered = answer(model, question, self._first_tokens, gradients if signal else None)
-                effects = self._occlude(model, question, layout) if checked and fraction == fractions[-1] else {}
+                effects = self._occlude(model, question, layout, mean) if checked and fraction == fractions[-1] else {}
                 states[fraction] = gradients.moments
                 found = _rows(memes, layout, answered, effects, gradients.sketches)
                 rows.append(found.with_columns(fraction=pl.lit(fraction, pl.Float64)))
         return pl.concat(rows), states
 
-    def _occlude(self, model: PreTrainedModel, question: Question, layout: Layout) -> dict[str, Tensor]:
+    def _occlude(self, model: PreTrainedModel, question: Question, layout: Layout, mean: Tensor) -> dict[str, Tensor]:
         masks = {}
         for name in feature_groups.WHOLE:
             mask = torch.zeros(question.inputs["attention_mask"].shape, dtype=torch.bool)
             for row, groups in enumerate(layout.groups):
                 mask[row, groups.get(name, [])] = True
             masks[name] = mask.to(model.device)
-        effects = occluded(model, question, self._first_tokens, list(masks.values()), self._mean)
+        effects = occluded(model, question, self._first_tokens, list(masks.values()), mean)
         return dict(zip(masks, effects.cpu().double(), strict=True))
 
     def _layout(self, memes: Sequence[Meme]) -> Layout:
