@@ -62,6 +62,7 @@ for mend in (pace.look_once, quick_plans.use, array_tasks.submit_in_pieces, arra
     or_stop(mend)
 if not workflow.is_main_process:
     or_stop(job_signals.pass_on)
+    or_stop(noted.leave_it_to_main)
 logger.addFilter(environment.unsaid)
 environment.expose(Path(workflow.basedir, "workflow"), STUDY.model_dump_json())
 
@@ -190,7 +191,8 @@ def claim(logs):
     if told := disk.unwritable(HOME):
         raise WorkflowError(told)
     HELD.append(or_stop(lock.hold_study, HOME, next(iter(logs), "")))
-    noted.clear_up(COPIES)
+    noted.forget((job for job in workflow.dag.jobs if not workflow.dag.needrun(job)), HOME, COPIES)
+    or_stop(noted.clear_up, HOME, COPIES)
 
 
 def named(files):

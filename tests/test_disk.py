@@ -108,14 +108,31 @@ def test_contents_count_whatever_the_times(tmp_path):
 
 
 def test_a_folder_goes_at_once(tmp_path, monkeypatch):
-    """A kill while its files are taken away leaves nothing under its name; the next call takes the rest away."""
+    """A kill while its files are taken away leaves nothing under its name."""
     folder = tmp_path / "work"
     (folder / "checkpoint-2").mkdir(parents=True)
     with monkeypatch.context() as killed:
         killed.setattr(disk.shutil, "rmtree", lambda *_, **__: None)
-        disk.discard(folder)
-    assert not folder.exists() and list(tmp_path.rglob("checkpoint-2"))
+        disk.discard(folder, tmp_path / "trash")
+    assert not folder.exists() and len(list(tmp_path.rglob("checkpoint-2"))) == 1
     folder.mkdir()
-    disk.discard(folder)
-    disk.discard(folder)  # where there is nothing
-    assert list(tmp_path.iterdir()) == []
+    for _ in range(2):  # the second time there is nothing
+        disk.discard(folder, tmp_path / "trash")
+    assert not folder.exists() and len(list((tmp_path / "trash").iterdir())) == 1
+
+
+def test_a_folder_that_cannot_go_stays(tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "trash").write_text("is a file")
+    disk.discard(tmp_path / "work", tmp_path / "trash")
+    assert (tmp_path / "work").exists()
+
+
+def test_a_link_where_the_file_system_has_links(tmp_path, monkeypatch):
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_text("x")
+    disk.link(str(source), str(target))
+    assert source.samefile(target)
+    monkeypatch.setattr(disk.os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links")))
+    disk.link(str(source), str(tmp_path / "c"))
+    assert (tmp_path / "c").read_text() == "x" and not source.samefile(tmp_path / "c")

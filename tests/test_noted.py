@@ -2,31 +2,43 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 from memedynamics import noted
 
 SNAKEFILE = """
 import json, sys
+from pathlib import Path
 sys.path.insert(0, {library!r})
 from memedynamics import noted
 
 onstart:
-    noted.clear_up("")
+    noted.forget((job for job in workflow.dag.jobs if not workflow.dag.needrun(job)), Path(), "")
+    noted.clear_up(Path(), "")
 
 rule all:
     input: "good", "bad"
 
 rule job:
     output: "{{name}}"
-    params: job=lambda wildcards: json.dumps({{"work": f"work/{{wildcards.name}}"}})
-    shell: "mkdir -p work/{{output}} && touch work/{{output}}/part {{output}} && [ {{output}} = good ]"
+    params: job=lambda wildcards: json.dumps({{"work": f".work/{{wildcards.name}}"}})
+    shell: "mkdir -p .work/{{output}}/d && touch .work/{{output}}/d/ended {{output}} && [ {{output}} = good ]"
 """
 
 
+def left(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.glob(".[wg]*/*"))
+
+
 def test_of_the_jobs_that_ended_well(tmp_path):
-    (tmp_path / "Snakefile").write_text(SNAKEFILE.format(library=str(noted.__file__).rpartition("/memedynamics/")[0]))
+    (tmp_path / "Snakefile").write_text(SNAKEFILE.format(library=str(Path(noted.__file__).parents[1])))
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--keep-going"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and "1 of 3 steps (33%) done" in done.stderr, done.stderr
-    assert [path.name for path in (tmp_path / "work").iterdir()] == ["bad"]
-    assert (tmp_path / "work/bad/part").exists() and (tmp_path / "good").exists()
+    assert left(tmp_path) == [".work/bad"] and (tmp_path / "good").exists()
+    # A Snakemake that was killed after its note: half away, or not at all.
+    for folder in (".work/good/d", ".gone/x/d"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / noted.ENDED).touch()
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and left(tmp_path) == [".work/bad"], done.stderr

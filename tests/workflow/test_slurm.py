@@ -4,7 +4,9 @@ import json
 import os
 import random
 import re
-from base64 import b64encode
+import signal
+import subprocess
+from base64 import b64encode, urlsafe_b64encode
 from itertools import combinations
 
 import pyarrow.parquet as pq
@@ -15,6 +17,7 @@ import one_node_slurm
 import stopped_trainings
 from smoke_study import HERE, PLANTED, SMOKE, planned, snakemake, told
 
+from ..faults.killing import ROOT, Watch
 from .test_hygiene import leaks
 
 pytestmark = pytest.mark.workflow
@@ -200,6 +203,31 @@ def test_long_commands_limits_and_what_each_asks_for_in_arrays(known, tmp_path):
     memory = stopped_trainings.memory(jobs)
     assert len(jobs) == 7 and all(100 <= given < 110 for given in memory[:6]) and 200 <= memory[6] < 210
     assert not leaks(project, PLANTED)
+
+
+def test_a_job_that_ended_while_snakemake_was_dying_is_only_put_together(known, copied):
+    """Its batches are as they were, and it is noted with what it was made with."""
+    target = f"{ROOT}/drawn/base/pictograms/val.1-of-2.parquet"
+    record = copied / ".snakemake/metadata" / urlsafe_b64encode(target.encode()).decode()
+    for file in (copied / target, record):
+        file.unlink()
+    with one_node_slurm.running(copied.parent / "slurm/state"), (copied / "output.txt").open("w") as output:
+        command = ["snakemake", target, *one_node_slurm.FLAGS, "--configfile", SMOKE]
+        main = subprocess.Popen(command, cwd=copied, stdout=output, stderr=output)
+        one_node_slurm.wait(lambda: one_node_slurm.records(), 120)
+        main.send_signal(signal.SIGSTOP)
+        one_node_slurm.wait(lambda: {job["JobState"] for job in one_node_slurm.records()} == {"COMPLETED"}, 120)
+        main.kill()
+        main.wait()
+    watch = Watch(copied)
+    watch.look()
+    assert (copied / target).exists() and watch.versions
+    watch.start()
+    snakemake(copied, target, "--cores", "1", "--rerun-incomplete")
+    watch.over.set()
+    watch.join()
+    assert not watch.repeated() and not planned(copied, target)
+    assert json.loads(record.read_text())["params"]
 
 
 @pytest.fixture(scope="module")

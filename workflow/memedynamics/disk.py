@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,13 +18,24 @@ SAID = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # by libraries in other errors
 LITTLE = 1 << 20  # bytes: less is a full disk
 
 
-def discard(folder: Path) -> None:
-    """Take `folder` away, if it is there: at once under its name, so that nobody finds it in part after a kill."""
-    gone = folder.with_name(f".{folder.name}.gone")
-    shutil.rmtree(gone, ignore_errors=True)
-    with contextlib.suppress(FileNotFoundError):
+def discard(folder: Path, trash: Path) -> None:
+    """Take `folder` away by way of `trash`: at once under its name, so that nobody finds part of it after a kill.
+
+    Where the file system does not let it go, it stays.
+    """
+    gone = trash / uuid.uuid4().hex
+    with contextlib.suppress(OSError):
+        trash.mkdir(parents=True, exist_ok=True)
         folder.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
+
+
+def link(source: str, target: str) -> None:
+    """A second name for the file `source`, or a copy where the file system has no such names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def explained(error: BaseException, folder: Path) -> str | None:

@@ -25,10 +25,8 @@ import psutil
 import tqdm
 from pydantic import ValidationError, validate_call
 
-from memedynamics import checkpoints, checksums, disk, environment, lease, lock, outside, tables
+from memedynamics import checkpoints, checksums, disk, environment, lease, lock, noted, outside, tables
 from memedynamics.errors import InputError
-
-ENDED = "ended"  # in the private folder of a job that has ended
 
 
 def run(main: Callable[..., object]) -> None:
@@ -79,7 +77,7 @@ def _carry_out(main: Callable[..., object], job: dict) -> None:
             return
         if task:
             given["work"].mkdir(parents=True, exist_ok=True)
-            (given["work"] / ENDED).unlink(missing_ok=True)
+            (given["work"] / noted.ENDED).unlink(missing_ok=True)
         with lease.gpus(job["gpu"]):
             own = {name: given[name] for name in names if name in given}
             validate_call(main, config={"arbitrary_types_allowed": True})(**own)
@@ -91,14 +89,14 @@ def _carry_out(main: Callable[..., object], job: dict) -> None:
 def _leave(job: dict, work: Path | None) -> None:
     """Leave the job's private folder to the Snakemake that takes it away (module `noted`), unless there is none."""
     if not lock.has_been_held(Path(job["root"])):
-        disk.discard(Path(job["work"]))
+        disk.discard(Path(job["work"]), Path(job["root"], noted.TRASH))
     elif work:
-        (work / ENDED).touch()
+        (work / noted.ENDED).touch()
 
 
 def _done(job: dict, work: Path) -> bool:
     """Whether another process has ended the job and its outputs are there; several processes only go on together."""
-    ended = not Path(job["work"]).exists() or (work / ENDED).exists()
+    ended = not Path(job["work"]).exists() or (work / noted.ENDED).exists()
     return processes() == 1 and ended and all(map(Path.exists, _paths(job["output"])))
 
 

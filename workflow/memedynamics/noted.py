@@ -1,28 +1,65 @@
-"""A job's private folder goes once Snakemake has noted that the job is done (Snakemake 9.27), and not before.
+"""A job is done once the study's Snakemake has noted that, and its private folder goes then (Snakemake 9.27).
 
-A Snakemake that dies between the two has the job made anew, which then only puts together what lies there: on a cluster
-the end of a job is noted as much as minutes later.
+A Snakemake that dies between a job's end and its note, which on a cluster are minutes apart, has the job made anew, and
+that one only puts together what lies in the folder. A cluster job's own Snakemake would take the mark of incomplete
+outputs away before: nobody would make the job anew, and what it was made with would stand nowhere, so that no change of
+it would be seen.
 """
 
 import asyncio
 import json
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from memedynamics import disk
 from memedynamics.mending import replace
 
+if TYPE_CHECKING:  # slow to import, and a plan does without
+    from snakemake.jobs import Job
 
-def clear_up(copies: str) -> None:
-    """Let this Snakemake take away private folders of jobs it notes, which lie in `copies` where a storage has them."""
-    # Slow to import, and a plan does without.
+ENDED = "ended"  # in the private folder of a job that has ended
+TRASH = ".gone"  # in the study's folder
+
+
+def leave_it_to_main() -> None:
+    """Let this Snakemake, which another has started for a job, note nothing."""
+    from snakemake.persistence import PersistenceBase
+
+    replace(PersistenceBase, "finished", _nothing)
+
+
+async def _nothing(persistence: object, job: "Job") -> None:
+    """Instead of a note."""
+
+
+def clear_up(home: Path, copies: str) -> None:
+    """Let this Snakemake take away the private folders of jobs it notes, in the study at `home`.
+
+    `copies` is where a storage has the folders, or "".
+    """
     from snakemake.jobs import Job
 
     note = Job.postprocess
 
     async def postprocess(job: Job, *arguments: object, error: bool = False, **others: object) -> None:
         await note(job, *arguments, error=error, **others)
-        # As a dict `params` is empty.
-        if not error and (argument := job.params.get("job")) is not None:
-            await asyncio.to_thread(disk.discard, Path(copies, json.loads(str(argument))["work"]))
+        if not error and (folder := _private(job, copies)) and any(folder.glob(f"*/{ENDED}")):
+            await asyncio.to_thread(disk.discard, folder, home / TRASH)
 
     replace(Job, "postprocess", postprocess)
+
+
+def forget(done: Iterable["Job"], home: Path, copies: str) -> None:
+    """Take away what a killed Snakemake left of jobs that it had noted; `done`: those that need not run."""
+    shutil.rmtree(home / TRASH, ignore_errors=True)
+    left = {mark.parents[1] for mark in (home / ".work").rglob(ENDED)}
+    for job in done if left else ():
+        if (folder := _private(job, copies)) in left:
+            disk.discard(folder, home / TRASH)
+
+
+def _private(job: "Job", copies: str) -> Path | None:
+    argument = job.params.get("job")  # as a dict `params` is empty
+    return Path(copies, json.loads(str(argument))["work"]) if argument is not None else None

@@ -1,11 +1,12 @@
 """Singular value decompositions of the base model's linear layers, once a base model; on a GPU where there is one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
 
-from memedynamics import base_svds, checksums, job
+from memedynamics import base_svds, checksums, disk, job
 from memedynamics.checkpoints import MANIFEST
 from memedynamics.job import progress, run
 from memedynamics.weights import Weights, linears
@@ -23,8 +24,10 @@ def main(model: Path, layers: str, svd: Path, threads: int, work: Path) -> None:
     # Jobs that read the folder know it by this file alone: it can hold 10 GB.
     (folder / MANIFEST).write_text(json.dumps({"model": job.contents(model), "layers": layers}) + "\n")
     checksums.seal_folder(folder)
-    svd.parent.mkdir(parents=True, exist_ok=True)
-    folder.rename(svd)
+    partial = svd.with_name(f".{svd.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(folder, partial, copy_function=disk.link)  # what was done stays until Snakemake has noted it
+    partial.rename(svd)
 
 
 if __name__ == "__main__":
