@@ -2,12 +2,14 @@
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 from PIL import Image
 
@@ -229,3 +231,22 @@ def test_print_data_says_what_is_there_and_what_is_missing(tmp_path, capsys, mon
     printed = capsys.readouterr().out
     assert re.search(r"memes +│ train +│ +6 \(8500\) +│ +8494 +│ +2 \(3019\) +│ +33.3%", printed)
     assert re.search(r"others +│ train +│ picture is missing +│ dirty/train.jsonl row 23: dirty/img/none.png", printed)
+
+
+OPENS = """
+import os, time
+from memedynamics import intake
+with intake.pool(2) as workers:
+    print(*{workers.submit(os.getpid).result() for _ in range(20)}, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_processes_end_with_a_job_that_is_killed():
+    """They would wait for work forever."""
+    path = {**os.environ, "PYTHONPATH": str(Path(intake.__file__).parents[1])}
+    with subprocess.Popen([sys.executable, "-c", OPENS], env=path, stdout=subprocess.PIPE, text=True) as opened:
+        found = [psutil.Process(int(number)) for number in opened.stdout.readline().split()]
+        found += [process.parent() for process in found]  # what they were forked from
+        opened.kill()
+    assert len(found) >= 2 and psutil.wait_procs(found, 20)[1] == []

@@ -4,10 +4,12 @@ import hashlib
 import heapq
 import math
 import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import polars as pl
@@ -47,8 +49,19 @@ def pool(threads: int) -> Executor:
     context = get_context("forkserver")
     # Imported once by the server, instead of by each process anew.
     context.set_forkserver_preload(["memedynamics.intake", "memedynamics.job"])
-    # Such processes begin where the interpreter did, not where this one works.
-    return ProcessPoolExecutor(threads, context, os.chdir, (os.getcwd(),))
+    return ProcessPoolExecutor(threads, context, _begin, (os.getcwd(),))
+
+
+def _begin(folder: str) -> None:
+    """In each such process: work in `folder`, not where the interpreter began, and end with the one that wants it."""
+    os.chdir(folder)
+    threading.Thread(target=_end_with, args=(parent_process(),), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    # One that is killed would leave it waiting for work forever.
+    parent.join()
+    os._exit(1)
 
 
 def rows(source: Dataset, split: str, pictures: Path, workers: Executor, limit: int | None = None) -> Iterator[Row]:
