@@ -243,7 +243,7 @@ def test_two_at_once(project, own_data):
 # What Snakemake's process imports as it starts: it dies where it would note that a job is done.
 DIES = """
 import sys
-if sys.argv[0].endswith("snakemake"):
+if any(word.endswith("bin/snakemake") for word in sys.orig_argv):
     import os
     from snakemake.persistence.file import FilePersistence
     FilePersistence.finished = lambda *_: os._exit(9)
@@ -256,7 +256,7 @@ def test_a_job_that_had_ended_and_was_not_noted_is_only_put_together(project):
     guard = imported.read_text()
     with aside(project, "drawn/base/pictograms/val.1-of-2.parquet") as targets:
         imported.write_text(guard + DIES)
-        died = snakemake(project, *targets, "--cores", "1", check=False)
+        died = snakemake(project, *targets, "--cores", "1", check=False, PYTHONPATH=str(project))
         imported.write_text(guard)
         work = project / ROOT / ".work/sample_base/pictograms/val/1-of-2"
         assert died.returncode == 9 and list(work.rglob("ended"))
