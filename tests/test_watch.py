@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 import watched_study
-from memedynamics import living, lock, watch_curves, watch_eta, watch_failures, watch_jobs
+from memedynamics import living, lock, noted, watch_curves, watch_eta, watch_failures, watch_jobs
 from memedynamics.watch_stages import stages
 from memedynamics.watch_state import state
 from watched_study import HOSTILE, METHOD, STAGES, put
@@ -185,7 +185,9 @@ def test_curves_of_finished_and_running_trainings(study, now):
 
 def test_an_interrupted_training_and_the_newest_of_two_tries(study, now):
     (study / ".work/train_grpo/grpo/1.lock").unlink()
-    put(study / ".work/train_grpo/grpo/1/older/live.jsonl", '{"step": 1, "max_steps": 2, "at": 0, "loss": 7}\n', 5.0)
+    row = '{"step": 1, "max_steps": 2, "at": 0, "loss": 7}\n'
+    put(study / ".work/train_grpo/grpo/1/older/live.jsonl", row, 5.0)
+    put(study / noted.TRASH / "0123/abc/live.jsonl", row)  # on its way out
     grpo = seen(study, now)["runs"][1]
     assert (grpo["running"], grpo["step"], grpo["steps"]) == (False, 10, 40)
 

@@ -31,7 +31,7 @@ ANEW = [
 ONCE = {"sampling": (0,), "grpo": (2, 3), "scoring": (4, 6), "analyses": (0,)}
 # What says how long something took.
 TIMED = ["step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second"]
-ASIDE = ("logs", "benchmarks", ".work", ".gone", ".running")
+ASIDE = ("logs", "benchmarks", ".work", ".running")
 PAGE = Path("report/index.html")  # tells how long each job took, in one of its sections
 COSTS = re.compile("<h3>What the jobs took</h3>.*?<h3>Versions</h3>", re.DOTALL)
 

@@ -214,11 +214,13 @@ def test_a_job_that_ended_while_snakemake_was_dying_is_only_put_together(known, 
     with one_node_slurm.running(copied.parent / "slurm/state"), (copied / "output.txt").open("w") as output:
         command = ["snakemake", target, *one_node_slurm.FLAGS, "--configfile", SMOKE]
         main = subprocess.Popen(command, cwd=copied, stdout=output, stderr=output)
-        one_node_slurm.wait(lambda: one_node_slurm.records(), 120)
-        main.send_signal(signal.SIGSTOP)
-        one_node_slurm.wait(lambda: {job["JobState"] for job in one_node_slurm.records()} == {"COMPLETED"}, 120)
-        main.kill()
-        main.wait()
+        try:
+            one_node_slurm.wait(one_node_slurm.records, 120)
+            main.send_signal(signal.SIGSTOP)
+            one_node_slurm.wait(lambda: {job["JobState"] for job in one_node_slurm.records()} == {"COMPLETED"}, 120)
+        finally:
+            main.kill()
+            main.wait()
     watch = Watch(copied)
     watch.look()
     assert (copied / target).exists() and watch.versions

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from memedynamics.syntax import Import, source
 
-HARNESS = {"job.py", "lease.py", "config.py", "sections.py", "methods.py", "errors.py", "checksums.py"}
+HARNESS = {"job.py", "disk.py", "lease.py", "config.py", "sections.py", "methods.py", "errors.py", "checksums.py"}
 
 
 def fingerprint(script: Path, library: Path, rewards: Iterable[Path] = (), verbatim: Iterable[Path] = ()) -> str:

@@ -8,6 +8,7 @@ it would be seen.
 
 import asyncio
 import json
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,7 +21,7 @@ if TYPE_CHECKING:  # slow to import, and a plan does without
     from snakemake.jobs import Job
 
 ENDED = "ended"  # in the private folder of a job that has ended
-TRASH = ".gone"  # in the study's folder
+TRASH = ".work/.gone"  # in the study's folder
 
 
 def leave_it_to_main() -> None:
@@ -54,12 +55,14 @@ def clear_up(home: Path, copies: str) -> None:
 def forget(done: Iterable["Job"], home: Path, copies: str) -> None:
     """Take away what a killed Snakemake left of jobs that it had noted; `done`: those that need not run."""
     shutil.rmtree(home / TRASH, ignore_errors=True)
-    left = {mark.parents[1] for mark in (home / ".work").rglob(ENDED)}
+    # Not rglob: jobs that outlived a Snakemake take files away meanwhile.
+    left = {Path(folder).parent for folder, _, names in os.walk(home / ".work") if ENDED in names}
     for job in done if left else ():
         if (folder := _private(job, copies)) in left:
             disk.discard(folder, home / TRASH)
 
 
 def _private(job: "Job", copies: str) -> Path | None:
-    argument = job.params.get("job")  # as a dict `params` is empty
+    argument = job.params.get("job")
+    # Not by its truth: an `Argument` is a dict, and empty.
     return Path(copies, json.loads(str(argument))["work"]) if argument is not None else None

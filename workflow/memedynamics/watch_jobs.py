@@ -70,8 +70,9 @@ def _running(root: Path, file: Path, held: Holder | None) -> Running | None:
 
 
 def files(root: Path, ending: str) -> Iterator[Path]:
-    """The files below `root` whose names end so; what vanishes while one looks is passed over."""
-    for folder, _, names in os.walk(root):
+    """The files below `root` whose names end so; hidden folders, and what vanishes meanwhile, are passed over."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(folder, name) for name in names if name.endswith(ending))
 
 
